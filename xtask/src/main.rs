@@ -1,2 +1,66 @@
-//! Project tasks.
-fn main() {}
+//! The project's own tasks, as `cargo xtask TASK`.
+//!
+//! Each task is a file with its arguments (`Args`) and a `run`. A new one is
+//! that file, its `mod` line, a variant of [`Task`] and its arm in [`run`].
+
+mod ci;
+mod control_plane;
+mod deny;
+mod progress;
+mod test;
+
+use std::{
+    env,
+    process::{ExitCode, Termination},
+};
+
+use clap::{Parser, Subcommand};
+
+use self::progress::Failure;
+
+/// Tasks of the webhook-operator project.
+///
+/// What they build is kept in the user's cache folder ($XDG_CACHE_HOME or
+/// ~/.cache, in webhook-operator/). Where KUBEBUILDER_ASSETS is set, the
+/// servers are taken from there instead of being built.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run all tests, on a real control plane where they need one.
+    Test(test::Args),
+    /// Start, stop and list control planes: kube-apiserver, controllers, etcd.
+    ControlPlane(control_plane::Args),
+    /// Do all that a change has to pass: tests, formatting, lints, docs, licences.
+    Ci(ci::Args),
+    /// Check what the dependencies are: licences, sources, bans, advisories.
+    Deny(deny::Args),
+}
+
+fn run(task: Task) -> Result<(), Failure> {
+    match task {
+        Task::Test(args) => test::run(&args),
+        Task::ControlPlane(args) => control_plane::run(args),
+        Task::Ci(args) => ci::run(&args),
+        Task::Deny(args) => deny::run(&args),
+    }
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    // This executable is also the supervisor of the control planes it starts.
+    if let Some((control_plane::SUPERVISOR, rest)) =
+        words.split_first().map(|(word, rest)| (word.as_str(), rest))
+    {
+        return ::control_plane::supervisor::main(rest);
+    }
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
