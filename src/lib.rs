@@ -1,1 +1,3 @@
-//! Under construction.
+//! The library behind the `webhook-operator` binary.
+
+pub mod net;
