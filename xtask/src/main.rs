@@ -5,6 +5,7 @@
 
 mod ci;
 mod control_plane;
+mod crds;
 mod deny;
 mod progress;
 mod test;
@@ -36,6 +37,8 @@ enum Task {
     Test(test::Args),
     /// Start, stop and list control planes: kube-apiserver, controllers, etcd.
     ControlPlane(control_plane::Args),
+    /// Write the CustomResourceDefinitions in crds/ anew from src/api.
+    Crds(crds::Args),
     /// Do all that a change has to pass: tests, formatting, lints, docs, licences.
     Ci(ci::Args),
     /// Check what the dependencies are: licences, sources, bans, advisories.
@@ -46,6 +49,7 @@ fn run(task: Task) -> Result<(), Failure> {
     match task {
         Task::Test(args) => test::run(&args),
         Task::ControlPlane(args) => control_plane::run(args),
+        Task::Crds(args) => crds::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Deny(args) => deny::run(&args),
     }
