@@ -1,0 +1,319 @@
+//! A spec against what its upstream can do: the same function for the operator and for the offline check.
+//!
+//! What the schema already refuses is not repeated here, except where a manifest may have passed an older schema
+//! and a wrong value would do harm.
+
+use super::capabilities::{Capabilities, SecretRule, TargetRule};
+use crate::api::webhook::{
+    DeletionPolicy, OnTestFailure, OnUpstreamDeactivation, SecretSource, TestMode, TestSpec, WebhookSpec,
+};
+
+/// What kind of problem it is; the name is the reason of `Ready` and `Stalled`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProblemKind {
+    /// The value cannot be.
+    InvalidSpec,
+    /// The upstream has no such thing, or this version of the operator does not have it yet.
+    UnsupportedField,
+}
+
+/// One problem of a spec: which field, what is wrong with it, what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Its kind.
+    pub kind: ProblemKind,
+    /// Path of the field below `spec`.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "spec.{}: {}", self.field, self.message)
+    }
+}
+
+/// Collects problems; `upstream` is the name that messages use.
+struct Findings<'a> {
+    upstream: &'a str,
+    problems: Vec<Problem>,
+}
+
+impl Findings<'_> {
+    fn invalid(&mut self, field: &str, message: impl Into<String>) {
+        let (kind, field) = (ProblemKind::InvalidSpec, field.to_owned());
+        self.problems.push(Problem {
+            kind,
+            field,
+            message: message.into(),
+        });
+    }
+
+    fn unsupported(&mut self, field: &str) {
+        let message = format!("{} has no such thing; remove it", self.upstream);
+        self.problems.push(Problem {
+            kind: ProblemKind::UnsupportedField,
+            field: field.to_owned(),
+            message,
+        });
+    }
+
+    fn not_yet(&mut self, field: &str) {
+        let message = "this version of the operator does not have it yet; remove it".to_owned();
+        self.problems.push(Problem {
+            kind: ProblemKind::UnsupportedField,
+            field: field.to_owned(),
+            message,
+        });
+    }
+}
+
+/// All problems of a spec at an upstream with these capabilities, in the order of the spec's fields. `upstream` is
+/// the provider's type.
+#[must_use]
+pub fn check(spec: &WebhookSpec, capabilities: &Capabilities, upstream: &str) -> Vec<Problem> {
+    let mut found = Findings {
+        upstream,
+        problems: Vec::new(),
+    };
+    // An empty one is as good as left out.
+    check_target(spec.target(), capabilities.target, &mut found);
+    check_url(&spec.url, capabilities.max_url, &mut found);
+    check_events(spec, capabilities, &mut found);
+    check_texts(spec, capabilities, &mut found);
+    check_secret(spec, capabilities, &mut found);
+    check_headers(spec, capabilities, &mut found);
+    check_switch(spec, capabilities, &mut found);
+    check_test(&spec.test, capabilities, &mut found);
+    found.problems
+}
+
+fn check_target(target: Option<&str>, rule: TargetRule, found: &mut Findings<'_>) {
+    match (rule, target) {
+        (TargetRule::Unsupported, Some(_)) => found.unsupported("target"),
+        (TargetRule::PositiveInteger | TargetRule::Opaque, None) => {
+            found.invalid(
+                "target",
+                "it is required: it names what the webhook hangs on at the upstream; set it",
+            );
+        }
+        (TargetRule::PositiveInteger, Some(text)) => {
+            let plain = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+            if !plain || text.parse::<u64>().is_err() {
+                found.invalid(
+                    "target",
+                    "it must be the application's id, a positive whole number such as \"9\"",
+                );
+            }
+        }
+        (TargetRule::Opaque, Some(text)) => {
+            // As path segments these would mean another path.
+            if text.is_empty() || text == "." || text == ".." || text.chars().any(char::is_control) {
+                found.invalid(
+                    "target",
+                    "it must be the name of a topic, not empty, \".\" or \"..\"",
+                );
+            }
+        }
+        (TargetRule::Use, Some(text)) => {
+            let key = text.strip_prefix("key:");
+            if !matches!(text, "organisation" | "key") && key.is_none_or(str::is_empty) {
+                found.invalid("target", "it must be organisation, key or key:<id>, or left out");
+            }
+        }
+        (TargetRule::Unsupported | TargetRule::Use, None) => {}
+    }
+}
+
+fn check_url(text: &str, longest: usize, found: &mut Findings<'_>) {
+    let length = text.chars().count();
+    if length > longest {
+        let upstream = found.upstream;
+        found.invalid(
+            "url",
+            format!("{upstream} takes at most {longest} characters, this has {length}; shorten it"),
+        );
+    }
+    let sound = url::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+    });
+    if !sound {
+        found.invalid(
+            "url",
+            "it must be absolute, http or https, without user name and password",
+        );
+    }
+}
+
+fn check_events(spec: &WebhookSpec, capabilities: &Capabilities, found: &mut Findings<'_>) {
+    if !capabilities.events {
+        if !spec.events.is_empty() {
+            found.unsupported("events");
+        }
+        return;
+    }
+    if spec.events.is_empty() {
+        found.invalid("events", "at least one is required; name the events to receive");
+    }
+    let sound = |event: &String| {
+        event.starts_with(|first: char| first.is_ascii_uppercase())
+            && event
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    if let Some(at) = spec.events.iter().position(|event| !sound(event)) {
+        found.invalid(
+            &format!("events[{at}]"),
+            "it must be written as the upstream writes it: capitals, digits and underscores, such as TICKET_CREATED",
+        );
+    }
+}
+
+fn check_texts(spec: &WebhookSpec, capabilities: &Capabilities, found: &mut Findings<'_>) {
+    if let Some(text) = spec.description.as_deref().filter(|text| !text.is_empty()) {
+        let length = text.chars().count();
+        match capabilities.max_description {
+            0 => found.unsupported("description"),
+            longest if length > longest => {
+                found.invalid(
+                    "description",
+                    format!("at most {longest} characters, this has {length}; shorten it"),
+                );
+            }
+            _ => {}
+        }
+    }
+    if spec.basic_auth_ref.is_some() && !capabilities.basic_auth {
+        found.unsupported("basicAuthRef");
+    }
+    if spec.retry.is_some() && !capabilities.retry {
+        found.unsupported("retry");
+    }
+}
+
+fn check_secret(spec: &WebhookSpec, capabilities: &Capabilities, found: &mut Findings<'_>) {
+    let source = spec.secret_policy.as_ref().and_then(|policy| policy.source);
+    let rotation = spec
+        .secret_policy
+        .as_ref()
+        .and_then(|policy| policy.rotation.as_ref());
+    match capabilities.secret {
+        SecretRule::None => {
+            if spec.secret_ref.is_some() {
+                found.unsupported("secretRef");
+            }
+            if source.is_some() {
+                found.unsupported("secretPolicy.source");
+            }
+        }
+        SecretRule::Given { .. } => match source {
+            None | Some(SecretSource::Existing) => {}
+            Some(SecretSource::Generate) => found.not_yet("secretPolicy.source"),
+            Some(SecretSource::Upstream) => found.unsupported("secretPolicy.source"),
+        },
+        SecretRule::MadeByUpstream => match source {
+            None | Some(SecretSource::Upstream) => {}
+            Some(SecretSource::Existing | SecretSource::Generate) => found.invalid(
+                "secretPolicy.source",
+                "the upstream makes the secret, and the operator writes it into secretRef; remove the source",
+            ),
+        },
+    }
+    if rotation.is_some() {
+        found.not_yet("secretPolicy.rotation");
+    }
+}
+
+fn check_headers(spec: &WebhookSpec, capabilities: &Capabilities, found: &mut Findings<'_>) {
+    let count = spec.headers.len();
+    match capabilities.max_headers {
+        0 if count > 0 => found.unsupported("headers"),
+        most if count > most => {
+            let upstream = found.upstream;
+            found.invalid(
+                "headers",
+                format!("{upstream} takes at most {most}, this has {count}; remove some"),
+            );
+        }
+        _ => {}
+    }
+    for (at, header) in spec.headers.iter().enumerate() {
+        let name = header.name.to_ascii_lowercase();
+        if capabilities
+            .reserved_headers
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        {
+            found.invalid(
+                &format!("headers[{at}].name"),
+                "the upstream sets this header itself; use another name",
+            );
+        }
+    }
+}
+
+fn check_switch(spec: &WebhookSpec, capabilities: &Capabilities, found: &mut Findings<'_>) {
+    if capabilities.switch {
+        return;
+    }
+    let upstream = found.upstream;
+    if spec.on_upstream_deactivation == OnUpstreamDeactivation::Reactivate {
+        found.unsupported("onUpstreamDeactivation");
+    }
+    if !spec.active {
+        let message =
+            format!("{upstream} cannot switch a webhook off; set it to true, or delete the Webhook");
+        let field = "active".to_owned();
+        found.problems.push(Problem {
+            kind: ProblemKind::UnsupportedField,
+            field,
+            message,
+        });
+    }
+    if spec.deletion_policy == DeletionPolicy::Deactivate {
+        let message = format!("{upstream} cannot switch a webhook off; use Delete or Orphan");
+        let field = "deletionPolicy".to_owned();
+        found.problems.push(Problem {
+            kind: ProblemKind::UnsupportedField,
+            field,
+            message,
+        });
+    }
+}
+
+fn check_test(test: &TestSpec, capabilities: &Capabilities, found: &mut Findings<'_>) {
+    let default = TestSpec::default();
+    match test.mode {
+        TestMode::Auto | TestMode::None => {}
+        TestMode::Upstream if capabilities.upstream_test => {}
+        TestMode::Upstream => found.unsupported("test.mode"),
+        TestMode::Probe => found.not_yet("test.mode"),
+    }
+    if test.interval.is_some() {
+        found.not_yet("test.interval");
+    }
+    if test.timeout != default.timeout {
+        found.not_yet("test.timeout");
+    }
+    if test.failure_threshold != default.failure_threshold {
+        found.not_yet("test.failureThreshold");
+    }
+    match test.on_failure {
+        OnTestFailure::None => {}
+        OnTestFailure::Deactivate if capabilities.switch => found.not_yet("test.onFailure"),
+        OnTestFailure::Deactivate => found.unsupported("test.onFailure"),
+    }
+    if test.check_forgery {
+        match capabilities.secret {
+            SecretRule::None => found.unsupported("test.checkForgery"),
+            SecretRule::Given { .. } | SecretRule::MadeByUpstream => found.not_yet("test.checkForgery"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

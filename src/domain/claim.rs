@@ -1,0 +1,109 @@
+//! One registration has one holder. Which of several Webhooks that mean the same registration that is.
+
+use jiff::Timestamp;
+
+/// What names one registration at one upstream, as a text that is equal for equal registrations. Secret parts
+/// are hashed before.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimKey(pub String);
+
+/// A Webhook that means a registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimant {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Whether it holds a recorded id (or the mark of a create under way) for this registration.
+    pub holds: bool,
+}
+
+impl Claimant {
+    /// Who holds a recorded id goes before the others, then the older, then the smaller uid.
+    fn rank(&self) -> (bool, Timestamp, &str) {
+        (!self.holds, self.created, &self.uid)
+    }
+}
+
+/// The one that keeps `me` from the registration, if any: the first in rank among `others`, if it goes before
+/// `me`.
+#[must_use]
+pub fn winner_over<'a>(me: &Claimant, others: &'a [Claimant]) -> Option<&'a Claimant> {
+    others
+        .iter()
+        .filter(|other| other.uid != me.uid)
+        .min_by_key(|other| other.rank())
+        .filter(|first| first.rank() < me.rank())
+}
+
+/// What the loser is told. The winner is named only within one namespace: names are nobody else's business.
+#[must_use]
+pub fn conflict_message(me: &Claimant, winner: &Claimant) -> String {
+    let who = if me.namespace == winner.namespace {
+        format!("Webhook {:?}", winner.name)
+    } else {
+        "a Webhook of another namespace".to_owned()
+    };
+    format!(
+        "{who} already holds this registration; delete it, or give this one another target, url or set of events"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claimant(namespace: &str, name: &str, uid: &str, created: i64, holds: bool) -> Claimant {
+        Claimant {
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: uid.into(),
+            created: Timestamp::from_second(created).unwrap(),
+            holds,
+        }
+    }
+
+    #[test]
+    fn holder_then_older_then_smaller_uid() {
+        let old = claimant("a", "old", "u3", 1, false);
+        let young = claimant("a", "young", "u1", 2, false);
+        let twin = claimant("a", "twin", "u2", 2, false);
+        let holder = claimant("a", "holder", "u9", 9, true);
+        let all = [old.clone(), young.clone(), twin.clone()];
+        assert_eq!(winner_over(&old, &all), None);
+        assert_eq!(winner_over(&young, &all), Some(&old));
+        assert_eq!(winner_over(&twin, &[young.clone(), twin.clone()]), Some(&young));
+        let all = [old.clone(), holder.clone()];
+        assert_eq!(winner_over(&old, &all), Some(&holder));
+        assert_eq!(winner_over(&holder, &all), None);
+    }
+
+    #[test]
+    fn exactly_one_has_no_winner_over_it() {
+        let all: Vec<_> = (0..30)
+            .map(|n| {
+                claimant(
+                    "a",
+                    &format!("n{n}"),
+                    &format!("u{n}"),
+                    i64::from(n % 3),
+                    n % 7 == 0,
+                )
+            })
+            .collect();
+        assert_eq!(all.iter().filter(|me| winner_over(me, &all).is_none()).count(), 1);
+    }
+
+    #[test]
+    fn a_winner_elsewhere_is_not_named() {
+        let me = claimant("a", "me", "u2", 2, false);
+        let near = conflict_message(&me, &claimant("a", "near", "u1", 1, false));
+        let far = conflict_message(&me, &claimant("b", "far", "u1", 1, false));
+        assert!(near.contains("near"));
+        assert!(!far.contains("far") && !far.contains('b'.to_string().as_str().repeat(2).as_str()));
+    }
+}

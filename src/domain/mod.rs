@@ -1,0 +1,30 @@
+//! The pure core: what to do next, given what is wanted, seen and recorded.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number: time and seeds are parameters. So every
+//! crash point and every answer of an upstream can be enumerated in a plain unit test.
+//!
+//! * [`capabilities`]: what an upstream can do, as data.
+//! * [`check`]: a spec against those capabilities, the same function for the operator and for `check`.
+//! * [`desired`]: the wanted registration in normal form; [`remote`]: what an upstream says is there.
+//! * [`plan`]: wanted × seen × recorded → the next step; [`retire`]: the same for deletion; [`testing`]: for tests.
+//! * [`claim`]: which of several Webhooks holds a registration.
+//! * [`recorded`]: what an object remembers of its registration.
+//! * [`hash`]: keyed hashes of what was applied, so that secrets are compared without being stored.
+//! * [`status`]: what the user sees of all that; [`provider_status`]: the same for providers, and their finalizers.
+//! * [`schedule`]: the fixed phase of read-backs; [`backoff`]: the delay after a failure.
+
+pub mod backoff;
+pub mod capabilities;
+pub mod check;
+pub mod claim;
+pub mod desired;
+pub mod hash;
+pub mod owner;
+pub mod plan;
+pub mod provider_status;
+pub mod recorded;
+pub mod remote;
+pub mod retire;
+pub mod schedule;
+pub mod status;
+pub mod testing;

@@ -1,0 +1,420 @@
+//! The upstreams. Each file knows the HTTP dialect of one of them and nothing of Kubernetes; its wire types are
+//! private to it. To add one: its file, a variant of [`ProviderType`], a page in `docs/providers`, an example.
+//!
+//! What a call shares with all others (budget, fence, deadline, classes of errors) is in [`Call`].
+
+pub mod account;
+pub mod autocosmos;
+pub mod conpeek;
+pub mod error;
+pub mod limiter;
+pub mod ricloud;
+pub mod thulium;
+pub mod transport;
+mod wire;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use self::{
+    account::{Account, Credentials, Finding, Learned, Standing},
+    error::{Effect, ErrorClass, Operation, ProviderError},
+    limiter::Priority,
+    transport::Transport,
+};
+use self::{
+    account::{UNAUTHORIZED_RETRY, lock},
+    autocosmos::Autocosmos,
+    conpeek::Conpeek,
+    ricloud::Ricloud,
+    thulium::Thulium,
+};
+use crate::{
+    api::provider::ProviderType,
+    domain::{
+        capabilities::Capabilities,
+        desired::Desired,
+        remote::{Look, Remote, RemoteId, Seen, TaskId},
+    },
+    net::{CheckedUrl, Limit, Method, Request, Response, SecretText, retry_after},
+};
+
+/// Says whether this process may still write: it holds the lease, or there is none.
+pub trait Fence: Send + Sync {
+    /// How long a call that starts now may last. `None`: no call may start.
+    fn remaining(&self) -> Option<Duration>;
+}
+
+/// No lease: one replica, or a test.
+#[derive(Clone, Copy, Debug)]
+pub struct NoFence;
+
+impl Fence for NoFence {
+    fn remaining(&self) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+}
+
+/// Told of every answered or failed request, for metrics and logs.
+pub trait Observer: Send + Sync {
+    /// One request ended. `code` is the HTTP status or the error class.
+    fn request(&self, provider_type: ProviderType, operation: Operation, code: &str, took: Duration);
+    /// The budget made a request wait.
+    fn throttled(&self, provider_type: ProviderType, waited: Duration);
+    /// What the upstream thinks of the credentials has changed.
+    fn standing(&self, account: &Account, standing: Standing);
+}
+
+/// An observer that looks away.
+#[derive(Clone, Copy, Debug)]
+pub struct NoObserver;
+
+impl Observer for NoObserver {
+    fn request(&self, _: ProviderType, _: Operation, _: &str, _: Duration) {}
+    fn throttled(&self, _: ProviderType, _: Duration) {}
+    fn standing(&self, _: &Account, _: Standing) {}
+}
+
+/// What every call shares.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// Whom to call.
+    pub account: &'a Account,
+    /// Whether a call may still be made.
+    pub fence: &'a dyn Fence,
+    /// Whom to tell.
+    pub observer: &'a dyn Observer,
+    /// A shared list counts only if it was begun at or after this.
+    pub fresh_after: Instant,
+}
+
+/// One request of a dialect, before it is sent.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// What it is for.
+    pub operation: Operation,
+    /// HTTP method.
+    pub method: Method,
+    /// What is appended to the base URL: begins with `/`, already percent-encoded, with the query if any.
+    pub path: String,
+    /// Headers, `Authorization` among them.
+    pub headers: Vec<(&'static str, SecretText)>,
+    /// JSON body.
+    pub body: Option<Vec<u8>>,
+    /// Largest answer.
+    pub limit: Limit,
+}
+
+impl Call<'_> {
+    /// Sends one request and returns any answer, whatever its status. Waits for the budget first.
+    ///
+    /// # Errors
+    ///
+    /// What kept an answer from coming, or [`ErrorClass::Held`].
+    pub async fn send(&self, exchange: Exchange) -> Result<Response, ProviderError> {
+        self.wait_for_budget(exchange.operation).await;
+        self.transmit(exchange).await
+    }
+
+    /// As [`Self::send`], and an answer other than 2xx is an error of the class that its status has everywhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`] and [`ProviderError::from_status`].
+    pub async fn send_ok(&self, exchange: Exchange) -> Result<Response, ProviderError> {
+        let operation = exchange.operation;
+        let response = self.send(exchange).await?;
+        match self.refusal(operation, &response) {
+            Some(error) => Err(error),
+            None => Ok(response),
+        }
+    }
+
+    /// The error that the status of an answer stands for, unless the dialect knows better. `None`: 2xx.
+    #[must_use]
+    pub fn refusal(&self, operation: Operation, response: &Response) -> Option<ProviderError> {
+        let wait = retry_after(response, self.account.clock.now());
+        ProviderError::from_status(operation, response.status(), wait)
+    }
+
+    /// Waits for the rate limit and for the end of a hold. A dialect that signs with the time calls this first,
+    /// signs, then calls [`Self::transmit`].
+    pub async fn wait_for_budget(&self, _operation: Operation) {
+        let waited = self.account.bucket.take().await;
+        if waited > Duration::from_millis(1) {
+            self.observer.throttled(self.account.provider_type, waited);
+        }
+    }
+
+    /// Sends at once. The fence is asked right before, and the call is no longer than what is left of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`].
+    pub async fn transmit(&self, exchange: Exchange) -> Result<Response, ProviderError> {
+        let Exchange {
+            operation,
+            method,
+            path,
+            headers,
+            body,
+            limit,
+        } = exchange;
+        let account = self.account;
+        let url = CheckedUrl::parse(&format!("{}{path}", account.base)).map_err(|problem| {
+            let message = format!("the address to {operation} at is no URL ({problem}); correct the provider's baseUrl or the Webhook's target");
+            ProviderError::new(ErrorClass::Rejected, operation, Effect::None, message)
+        })?;
+        let Some(left) = self.fence.remaining() else {
+            let message = "this replica no longer leads; the other one goes on";
+            return Err(ProviderError::new(
+                ErrorClass::Held,
+                operation,
+                Effect::None,
+                message,
+            ));
+        };
+        let mut request = Request::new(method, url)
+            .limit(limit)
+            .timeout(account.timeout.min(left));
+        for (name, value) in headers {
+            request = request.secret_header(name, value);
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let began = Instant::now();
+        let answer = account.transport.send(request).await;
+        let took = began.elapsed();
+        match answer {
+            Ok(response) => {
+                self.observer.request(
+                    account.provider_type,
+                    operation,
+                    response.status().to_string().as_str(),
+                    took,
+                );
+                tracing::debug!(upstream = account.provider_type.as_str(), %operation, method = method.as_str(), status = response.status(), ?took, "upstream answered");
+                self.note(&response);
+                Ok(response)
+            }
+            Err(error) => {
+                let error = ProviderError::from_http(operation, &error);
+                self.observer
+                    .request(account.provider_type, operation, error.class.as_str(), took);
+                tracing::debug!(upstream = account.provider_type.as_str(), %operation, method = method.as_str(), error = %error, ?took, "upstream did not answer");
+                Err(error)
+            }
+        }
+    }
+
+    /// What any answer says about the account as a whole.
+    fn note(&self, response: &Response) {
+        match response.status() {
+            429 | 503 => {
+                let wait = retry_after(response, self.account.clock.now());
+                if let Some(wait) = wait {
+                    self.account.bucket.hold(Instant::now() + wait);
+                }
+            }
+            200..=299 => self.set_standing(Standing::Accepted),
+            _ => {}
+        }
+    }
+
+    /// Tells the account that the upstream refused its credentials. The dialects call it, because they know
+    /// whether a 401 or 403 means that.
+    pub fn credentials_refused(&self) {
+        self.set_standing(Standing::Refused {
+            next_try: Instant::now() + UNAUTHORIZED_RETRY,
+        });
+    }
+
+    fn set_standing(&self, new: Standing) {
+        let old = std::mem::replace(&mut *lock(&self.account.standing), new);
+        if std::mem::discriminant(&old) != std::mem::discriminant(&new) {
+            self.observer.standing(self.account, new);
+        }
+    }
+}
+
+/// How a registration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone now.
+    Removed,
+    /// It was gone before.
+    AlreadyGone,
+    /// It could only be switched off, and is.
+    SwitchedOff,
+    /// The upstream has no way to remove it: it is still there.
+    LeftInPlace,
+}
+
+/// How a test at the upstream goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TestProgress {
+    /// Not done yet.
+    Running,
+    /// Done: the registration's own state has the verdict.
+    Done,
+    /// The task is not known (any more).
+    Vanished,
+}
+
+/// What makes use of a registration (ricloud's `target`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// The default of the organisation.
+    Organisation,
+    /// The key that calls.
+    OwnKey,
+    /// Another key.
+    Key(String),
+}
+
+/// One upstream's dialect. All methods make at most one change at the upstream.
+#[allow(
+    async_fn_in_trait,
+    reason = "the set is closed: calls go through the enum below, never through dyn"
+)]
+pub trait Provider {
+    /// What this upstream can do.
+    fn capabilities(&self) -> &'static Capabilities;
+
+    /// Reads. A `404` for an id is `Seen::One(None)`; an upstream that cannot be read is `Seen::CannotKnow`.
+    async fn look(&self, call: &Call<'_>, look: &Look) -> Result<Seen, ProviderError>;
+
+    /// Makes a registration. The answer is what the upstream said is there now, as far as it said.
+    async fn create(&self, call: &Call<'_>, want: &Desired) -> Result<Remote, ProviderError>;
+
+    /// Makes an existing one equal to `want`, switched on or off included. `there`: what was read before, where it
+    /// could be read.
+    async fn update(
+        &self,
+        call: &Call<'_>,
+        id: &RemoteId,
+        there: Option<&Remote>,
+        want: &Desired,
+    ) -> Result<Remote, ProviderError>;
+
+    /// Switches a registration off and keeps it (`deletionPolicy: Deactivate`). `want`: what was registered, as
+    /// far as it can still be resolved.
+    async fn switch_off(
+        &self,
+        call: &Call<'_>,
+        id: &RemoteId,
+        want: Option<&Desired>,
+    ) -> Result<Removal, ProviderError>;
+
+    /// Removes a registration as far as the upstream can.
+    async fn remove(
+        &self,
+        call: &Call<'_>,
+        id: &RemoteId,
+        want: Option<&Desired>,
+    ) -> Result<Removal, ProviderError>;
+
+    /// Starts the upstream's own test.
+    async fn start_test(&self, call: &Call<'_>, id: &RemoteId) -> Result<TaskId, ProviderError>;
+
+    /// Asks how it goes.
+    async fn poll_test(&self, call: &Call<'_>, task: &TaskId) -> Result<TestProgress, ProviderError>;
+
+    /// Whether `usage` already uses the registration.
+    async fn is_used(&self, call: &Call<'_>, id: &RemoteId, usage: &Usage) -> Result<bool, ProviderError>;
+
+    /// Makes `usage` use the registration.
+    async fn use_it(&self, call: &Call<'_>, id: &RemoteId, usage: &Usage) -> Result<(), ProviderError>;
+
+    /// Makes `usage` stop using the registration, if it still does.
+    async fn stop_using(&self, call: &Call<'_>, id: &RemoteId, usage: &Usage) -> Result<(), ProviderError>;
+}
+
+/// The dialects. One match per method, so that the compiler asks for each new one.
+#[derive(Clone, Copy, Debug)]
+pub enum Upstream {
+    /// Conpeek.
+    Conpeek(Conpeek),
+    /// Thulium.
+    Thulium(Thulium),
+    /// ricloud.
+    Ricloud(Ricloud),
+    /// Autocosmos.
+    Autocosmos(Autocosmos),
+}
+
+impl From<ProviderType> for Upstream {
+    fn from(provider_type: ProviderType) -> Self {
+        match provider_type {
+            ProviderType::Conpeek => Self::Conpeek(Conpeek),
+            ProviderType::Thulium => Self::Thulium(Thulium),
+            ProviderType::Ricloud => Self::Ricloud(Ricloud),
+            ProviderType::Autocosmos => Self::Autocosmos(Autocosmos),
+        }
+    }
+}
+
+macro_rules! each {
+    ($self:ident, $dialect:ident => $call:expr) => {
+        match $self {
+            Upstream::Conpeek($dialect) => $call,
+            Upstream::Thulium($dialect) => $call,
+            Upstream::Ricloud($dialect) => $call,
+            Upstream::Autocosmos($dialect) => $call,
+        }
+    };
+}
+
+impl Provider for Upstream {
+    fn capabilities(&self) -> &'static Capabilities {
+        each!(self, dialect => dialect.capabilities())
+    }
+    async fn look(&self, call: &Call<'_>, look: &Look) -> Result<Seen, ProviderError> {
+        each!(self, dialect => dialect.look(call, look).await)
+    }
+    async fn create(&self, call: &Call<'_>, want: &Desired) -> Result<Remote, ProviderError> {
+        each!(self, dialect => dialect.create(call, want).await)
+    }
+    async fn update(
+        &self,
+        call: &Call<'_>,
+        id: &RemoteId,
+        there: Option<&Remote>,
+        want: &Desired,
+    ) -> Result<Remote, ProviderError> {
+        each!(self, dialect => dialect.update(call, id, there, want).await)
+    }
+    async fn switch_off(
+        &self,
+        call: &Call<'_>,
+        id: &RemoteId,
+        want: Option<&Desired>,
+    ) -> Result<Removal, ProviderError> {
+        each!(self, dialect => dialect.switch_off(call, id, want).await)
+    }
+    async fn remove(
+        &self,
+        call: &Call<'_>,
+        id: &RemoteId,
+        want: Option<&Desired>,
+    ) -> Result<Removal, ProviderError> {
+        each!(self, dialect => dialect.remove(call, id, want).await)
+    }
+    async fn start_test(&self, call: &Call<'_>, id: &RemoteId) -> Result<TaskId, ProviderError> {
+        each!(self, dialect => dialect.start_test(call, id).await)
+    }
+    async fn poll_test(&self, call: &Call<'_>, task: &TaskId) -> Result<TestProgress, ProviderError> {
+        each!(self, dialect => dialect.poll_test(call, task).await)
+    }
+    async fn is_used(&self, call: &Call<'_>, id: &RemoteId, usage: &Usage) -> Result<bool, ProviderError> {
+        each!(self, dialect => dialect.is_used(call, id, usage).await)
+    }
+    async fn use_it(&self, call: &Call<'_>, id: &RemoteId, usage: &Usage) -> Result<(), ProviderError> {
+        each!(self, dialect => dialect.use_it(call, id, usage).await)
+    }
+    async fn stop_using(&self, call: &Call<'_>, id: &RemoteId, usage: &Usage) -> Result<(), ProviderError> {
+        each!(self, dialect => dialect.stop_using(call, id, usage).await)
+    }
+}
