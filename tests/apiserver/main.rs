@@ -10,6 +10,7 @@
 )]
 
 mod harness;
+mod lease;
 mod manifests;
 mod raw;
 mod schema;
