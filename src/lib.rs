@@ -1,12 +1,17 @@
-//! The library behind the `webhook-operator` binary.
+//! The library behind the `webhook-operator` binary. The modules in the order in which a newcomer should read
+//! them: what users write ([`api`]), what to do about it ([`domain`]), whom to call ([`provider`]) and how
+//! ([`net`]), and the thin shell that brings them together ([`controller`]). The rest surrounds it.
 
 pub mod api;
-pub mod clock;
+pub mod controller;
 pub mod domain;
+pub mod net;
+pub mod provider;
+
+pub mod cli;
+pub mod clock;
 pub mod health;
 pub mod lease;
 pub mod metrics;
-pub mod net;
-pub mod provider;
 pub mod telemetry;
 pub mod yaml;

@@ -9,9 +9,25 @@
     reason = "the helpers of a test fail as the test itself does: by panicking"
 )]
 
+mod account_end;
+mod audit;
+mod budget;
+mod changes;
+mod conflicts;
+mod deletes;
+mod failures;
 mod harness;
+mod kubectl;
 mod lease;
+mod left_behind;
 mod manifests;
+mod operator;
+mod quiet;
 mod raw;
+mod reasons;
+mod registers;
 mod schema;
+mod secrets;
 mod served;
+mod stop;
+mod world;

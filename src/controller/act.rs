@@ -1,0 +1,606 @@
+//! Talks to the upstream: reads, plans, carries out at most one change, and records what came of it before anything
+//! else happens.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use kube::{ResourceExt, runtime::events::EventType};
+use tokio::time::Instant;
+
+use super::{
+    conclude::Finding as Found,
+    context::{Context, ProviderObject},
+    memory::MemoryCell,
+    publish::{self, Journal, PublishError, event, write_journal, write_status},
+    reconcile::{Next, PassError},
+    released,
+    resolve::ResolveError,
+    rivals::{self, SameAccount},
+    signing::{self, Holder},
+};
+use crate::{
+    api::{
+        Webhook,
+        conditions::{SecretReason, SyncedReason},
+        webhook_status::DeactivatedBy,
+    },
+    clock::elapsed,
+    domain::{
+        backoff,
+        capabilities::{Identity, SecretRule},
+        desired::Desired,
+        plan::{self, ById, Sight, Situation, Step, Why},
+        recorded::{Mark, Origin, Recorded},
+        remote::{Remote, RemoteId, Seen},
+        schedule,
+        status::{Assessment, is_settled},
+    },
+    provider::{
+        Account, Call, Effect, ErrorClass, Finding, Learned, Operation, Provider, ProviderError, Removal,
+        Upstream,
+    },
+};
+
+/// What a mark outlives a call's timeout by: the upstream may still be working on it.
+pub(super) const MARK_GRACE: Duration = Duration::from_secs(30);
+
+/// A read-back may use a list that another object asked for this long ago.
+const LIST_SHARING: Duration = Duration::from_secs(10);
+
+/// One pass that needs the upstream.
+pub(super) struct Pass {
+    pub(super) ctx: Arc<Context>,
+    pub(super) memory: MemoryCell,
+    pub(super) webhook: Arc<Webhook>,
+    pub(super) provider: ProviderObject,
+    pub(super) account: Arc<Account>,
+    pub(super) upstream: Upstream,
+    pub(super) recorded: Recorded,
+    /// Hash of what is wanted.
+    pub(super) wanted: String,
+    /// What is wanted, once it is resolved.
+    pub(super) want: Option<Arc<Desired>>,
+    /// The upstream was changed in this pass.
+    pub(super) mutated: bool,
+}
+
+/// Carries out what is due.
+///
+/// # Errors
+///
+/// Those of the API server; the upstream's are published.
+pub(super) async fn act(mut pass: Box<Pass>) -> Result<Next, PassError> {
+    let want = match pass.want().await {
+        Ok(want) => want,
+        Err(ResolveError::Kube(error)) => return Err(error.into()),
+        // It was there a moment ago: the next pass says what is missing.
+        Err(ResolveError::Signing(..) | ResolveError::Other(..)) => return Ok(Some(Duration::ZERO)),
+    };
+    let same = rivals::same_account(&pass.ctx, &pass.account).await;
+    let settled = pass.is_settled();
+    if !settled
+        && let Some(message) = rivals::conflict(&pass.ctx, &pass.webhook, &same, pass.upstream.capabilities())
+    {
+        return Ok(Some(pass.refuse(Assessment::conflict(message)).await?));
+    }
+    let ctx = Arc::clone(&pass.ctx);
+    let account = Arc::clone(&pass.account);
+    // A settled object may look at what others have just seen; a change must see what is there now.
+    let sharing = if settled { LIST_SHARING } else { Duration::ZERO };
+    let fresh_after = Instant::now().checked_sub(sharing).unwrap_or_else(Instant::now);
+    let fresh_after = pass
+        .memory
+        .with(|memory| memory.wrote.map_or(fresh_after, |wrote| wrote.max(fresh_after)));
+    let call = ctx.call(&account, fresh_after);
+    let mut sight = Sight::default();
+    // Look by id, look at all, adopt, look again: never more than this.
+    for _ in 0..8 {
+        let step = pass.plan(&want, &sight, &same);
+        match step {
+            Step::Look(look) => match pass.upstream.look(&call, &look).await {
+                Ok(seen) => note(&mut sight, seen),
+                Err(error) => return pass.failed(&error, settled).await,
+            },
+            Step::LookAgain(after) => {
+                pass.memory
+                    .with(|memory| memory.absent_since.get_or_insert_with(Instant::now).elapsed());
+                return Ok(Some(after));
+            }
+            Step::WaitForMark(left) => return pass.wait_for_mark(left).await,
+            Step::Conflict(kind) => {
+                return Ok(Some(pass.refuse(Assessment::conflict(kind.message())).await?));
+            }
+            Step::Adopt {
+                remote,
+                origin,
+                replaces,
+                rest,
+            } => {
+                pass.adopt(*remote, origin, replaces, &rest, &mut sight).await?;
+            }
+            Step::Create { replaces } => return pass.create(&call, &want, replaces).await,
+            Step::Update {
+                id,
+                there,
+                fields,
+                why,
+            } => {
+                return pass
+                    .update(&call, &want, &id, there.as_deref(), &fields, why)
+                    .await;
+            }
+            Step::Retire(old) => return pass.retire(&call, &want, &old).await,
+            Step::Done {
+                remote,
+                drift,
+                deactivated_by,
+            } => {
+                let found = Found {
+                    remote: remote.map(|remote| *remote),
+                    how: SyncedReason::InSync,
+                    corrected: Vec::new(),
+                    drift,
+                    deactivated_by,
+                };
+                return pass.conclude(&call, &want, found).await;
+            }
+        }
+    }
+    tracing::warn!(
+        name = pass.webhook.name_any(),
+        "the plan did not come to an end; it is made again later"
+    );
+    Ok(Some(backoff::MAX))
+}
+
+fn note(sight: &mut Sight, seen: Seen) {
+    match seen {
+        Seen::One(Some(remote)) => sight.by_id = Some(ById::Present(remote)),
+        Seen::One(None) => sight.by_id = Some(ById::Absent),
+        Seen::CannotKnow => sight.by_id = Some(ById::CannotKnow),
+        Seen::All(all) => sight.all = Some(all),
+    }
+}
+
+impl Pass {
+    pub(super) fn uid(&self) -> String {
+        self.webhook.uid().unwrap_or_default()
+    }
+
+    pub(super) fn namespace(&self) -> String {
+        self.webhook.namespace().unwrap_or_default()
+    }
+
+    /// Whether the status says that this generation was carried out.
+    fn is_settled(&self) -> bool {
+        let generation = self.webhook.metadata.generation.unwrap_or_default();
+        self.webhook
+            .status
+            .as_ref()
+            .is_some_and(|status| is_settled(status, generation))
+            && self.recorded.mark.is_none()
+    }
+
+    fn plan(&self, want: &Desired, sight: &Sight, same: &SameAccount) -> Step {
+        let spec = &self.webhook.spec;
+        let now = self.ctx.clock.now();
+        let held = |id: &RemoteId| rivals::is_held_by_others(&self.ctx, &self.webhook, same, id);
+        let learned = |finding| self.account.findings.get(finding, now);
+        let status = self.webhook.status.as_ref();
+        // A switch that was made for an older spec and not recorded would look like somebody else's.
+        let of_this_spec =
+            status.is_some_and(|status| status.observed_generation == self.webhook.metadata.generation);
+        let deactivated_by = match status.and_then(|status| status.deactivated_by) {
+            by if of_this_spec => by,
+            _ => Some(DeactivatedBy::Spec),
+        };
+        let last_sync = status
+            .and_then(|status| status.last_sync_time.as_ref())
+            .map(|time| elapsed(time.0, now));
+        let (wrote, absent_since, cannot_reactivate, removed) = self.memory.with(|memory| {
+            (
+                memory.wrote,
+                memory.absent_since,
+                memory.cannot_reactivate,
+                memory.removed,
+            )
+        });
+        let wrote = wrote
+            .map(|wrote| wrote.elapsed())
+            .into_iter()
+            .chain(last_sync)
+            .min()
+            .filter(|_| !removed);
+        let absent_since = absent_since.map(|since| since.elapsed());
+        let absent_since = if removed {
+            Some(plan::ABSENCE_CONFIRMATION)
+        } else {
+            absent_since
+        };
+        let update_missing = learned(Finding::ThuliumUpdate) == Some(Learned::Unsupported)
+            && learned(Finding::ThuliumDelete) == Some(Learned::Supported);
+        plan::plan(
+            &Situation {
+                capabilities: self.upstream.capabilities(),
+                want,
+                recorded: &self.recorded,
+                applied: self.applied(),
+                key: &self.ctx.key,
+                adoption: spec.adoption_policy,
+                drift: spec.drift_policy,
+                on_deactivation: spec.on_upstream_deactivation,
+                deactivated_by,
+                held_by_others: &held,
+                released_urls: &self.released(want, sight),
+                now,
+                mark_grace: self.account.timeout + MARK_GRACE,
+                wrote,
+                absent_since,
+                replace_instead_of_update: update_missing || cannot_reactivate,
+            },
+            sight,
+        )
+    }
+
+    /// The URL that is there now, if a Webhook of this cluster has left it there.
+    fn released(&self, want: &Desired, sight: &Sight) -> BTreeSet<String> {
+        match (&sight.by_id, &want.target) {
+            (Some(ById::Present(remote)), Some(target))
+                if self.upstream.capabilities().identity == Identity::ByTarget
+                    && released::was_left(&self.ctx, &self.provider, target, &remote.url) =>
+            {
+                BTreeSet::from([remote.url.clone()])
+            }
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Writes the journal and takes the object as it is then.
+    async fn journal(&mut self, journal: Journal) -> Result<(), PublishError> {
+        self.webhook = write_journal(&self.ctx, &self.memory, &self.webhook, &journal).await?;
+        self.recorded = Recorded::read(&self.webhook, &self.ctx.key);
+        Ok(())
+    }
+
+    async fn wait_for_mark(&self, left: Duration) -> Result<Next, PassError> {
+        let assessment = Assessment::create_outcome_unknown();
+        write_status(&self.ctx, &self.memory, &self.webhook, assessment, |_| {}).await?;
+        let polls = self.memory.with(|memory| {
+            memory.failures = memory.failures.saturating_add(1);
+            memory.failures
+        });
+        Ok(Some(left.min(
+            backoff::delay(polls, schedule::seed(&self.uid())).max(Duration::from_secs(1)),
+        )))
+    }
+
+    async fn adopt(
+        &mut self,
+        remote: Remote,
+        origin: Origin,
+        replaces: Option<RemoteId>,
+        rest: &[RemoteId],
+        sight: &mut Sight,
+    ) -> Result<(), PassError> {
+        super::providers::protect(&self.ctx, &self.provider).await?;
+        let id = remote.id.clone();
+        self.journal(Journal::Recorded {
+            id: id.clone(),
+            origin,
+            retire: replaces,
+        })
+        .await?;
+        if !rest.is_empty() {
+            let ids: Vec<&str> = rest.iter().map(|id| id.0.as_str()).collect();
+            let note = format!(
+                "took over registration {id}; the upstream has others with the same content, which deliver everything once more: {}; remove them there",
+                ids.join(", ")
+            );
+            event(
+                &self.ctx,
+                &self.webhook,
+                EventType::Warning,
+                "Duplicates",
+                &note,
+                "Adopt",
+            )
+            .await;
+        } else if origin == Origin::Adopted {
+            let note = format!("took over registration {id}, which was there already");
+            event(
+                &self.ctx,
+                &self.webhook,
+                EventType::Normal,
+                "Adopted",
+                &note,
+                "Adopt",
+            )
+            .await;
+        }
+        sight.by_id = Some(ById::Present(Box::new(remote)));
+        Ok(())
+    }
+
+    async fn create(
+        mut self: Box<Self>,
+        call: &Call<'_>,
+        want: &Desired,
+        replaces: Option<RemoteId>,
+    ) -> Result<Next, PassError> {
+        if let Some(next) = self.secret_not_ours().await? {
+            return Ok(next);
+        }
+        super::providers::protect(&self.ctx, &self.provider).await?;
+        let by_target = self.upstream.capabilities().identity == Identity::ByTarget;
+        let claimed_before = self.recorded.trusted_id().is_some();
+        if by_target {
+            let id = RemoteId(want.target.clone().unwrap_or_default());
+            if !self.recorded.annotated || !self.recorded.may_have_written {
+                self.journal(Journal::Recorded {
+                    id,
+                    origin: Origin::Created,
+                    retire: None,
+                })
+                .await?;
+            }
+        } else {
+            let hash = self.ctx.key.content(&want.url, &want.events);
+            let mark = Mark {
+                hash,
+                time: self.ctx.clock.now(),
+                replaces: replaces.clone(),
+                retire: None,
+            };
+            self.journal(Journal::Pending(mark)).await?;
+        }
+        self.mutated = true;
+        let created = self.upstream.create(call, want).await;
+        self.memory.with(|memory| memory.wrote = Some(Instant::now()));
+        match created {
+            Ok(remote) => {
+                if let Some(secret) = &remote.secret
+                    && let Err(error) = signing::publish(&self.ctx, &self.webhook, &remote.id, secret).await
+                {
+                    // It can be read again, and the next pass does.
+                    tracing::warn!(name = self.webhook.name_any(), %error, "the signing secret could not be published yet");
+                }
+                if !by_target {
+                    self.record_created(&remote, replaces).await?;
+                }
+                let found = Found::written(remote, want, SyncedReason::Applied, Vec::new());
+                self.conclude(call, want, found).await
+            }
+            Err(error) if error.effect == Effect::None => {
+                // Nothing was written, so nothing has to be removed if the object goes.
+                if by_target && !claimed_before {
+                    self.journal(Journal::Unclaimed).await?;
+                } else if !by_target {
+                    self.journal(Journal::Withdrawn).await?;
+                }
+                self.failed(&error, false).await
+            }
+            Err(error) if by_target => self.failed(&error, false).await,
+            Err(error) => {
+                tracing::debug!(name = self.webhook.name_any(), %error, "a create was sent and its outcome is not known");
+                self.wait_for_mark(Duration::from_secs(1)).await
+            }
+        }
+    }
+
+    /// Stores the new id. It has to succeed, or the registration would have to be found again: a few tries at once,
+    /// each on the newest version of the object, as long as the mark is still this create's.
+    async fn record_created(&mut self, remote: &Remote, replaces: Option<RemoteId>) -> Result<(), PassError> {
+        let mark = self.recorded.mark.clone();
+        let journal = Journal::Recorded {
+            id: remote.id.clone(),
+            origin: Origin::Created,
+            retire: replaces,
+        };
+        for attempt in 1..=5_u32 {
+            match self.journal(journal.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(PublishError::Gone) => return Err(PublishError::Gone.into()),
+                Err(PublishError::Conflict) => {
+                    let newest = self.read_afresh().await?;
+                    if Recorded::read(&newest, &self.ctx.key).mark != mark
+                        || newest.uid() != self.webhook.uid()
+                    {
+                        return Err(PublishError::Conflict.into());
+                    }
+                    self.webhook = newest;
+                }
+                Err(PublishError::Kube(error)) => {
+                    tracing::warn!(name = self.webhook.name_any(), %error, attempt, "the new id could not be stored; trying again");
+                    tokio::time::sleep(Duration::from_millis(100) * attempt).await;
+                }
+            }
+        }
+        Err(PublishError::Conflict.into())
+    }
+
+    async fn read_afresh(&self) -> Result<Arc<Webhook>, PassError> {
+        let api: kube::Api<Webhook> = kube::Api::namespaced(self.ctx.client.clone(), &self.namespace());
+        let mut webhook = api.get(&self.webhook.name_any()).await?;
+        webhook.metadata.managed_fields = None;
+        Ok(Arc::new(webhook))
+    }
+
+    /// A secret that the upstream makes has nowhere to go: then nothing is created.
+    async fn secret_not_ours(&self) -> Result<Option<Next>, PassError> {
+        if self.upstream.capabilities().secret != SecretRule::MadeByUpstream {
+            return Ok(None);
+        }
+        match signing::inspect(&self.ctx, &self.webhook).await? {
+            Holder::Absent | Holder::Ours { .. } => Ok(None),
+            Holder::Foreign(message) => {
+                let assessment = Assessment::secret(SecretReason::NotOwned, true, message);
+                Ok(Some(Some(self.refuse(assessment).await?)))
+            }
+        }
+    }
+
+    async fn update(
+        mut self: Box<Self>,
+        call: &Call<'_>,
+        want: &Desired,
+        id: &RemoteId,
+        there: Option<&Remote>,
+        fields: &[&'static str],
+        why: Why,
+    ) -> Result<Next, PassError> {
+        if !self.recorded.may_have_written {
+            // The finalizer was taken off by hand.
+            self.journal(Journal::Recorded {
+                id: id.clone(),
+                origin: Origin::Adopted,
+                retire: None,
+            })
+            .await?;
+        }
+        self.mutated = true;
+        let updated = self.upstream.update(call, id, there, want).await;
+        self.memory.with(|memory| memory.wrote = Some(Instant::now()));
+        let remote = match updated {
+            Ok(remote) => remote,
+            // It was there a moment ago: look again rather than wait.
+            Err(error) if error.class == ErrorClass::TargetNotFound && there.is_some() => {
+                let gone = error.reclass(
+                    ErrorClass::Unreachable,
+                    "the registration has just gone; it is looked for again",
+                );
+                return self.failed(&gone, false).await;
+            }
+            Err(error) => return self.failed(&error, false).await,
+        };
+        if want.active && !remote.is_on() {
+            self.memory.with(|memory| memory.cannot_reactivate = true);
+            return Ok(Some(Duration::ZERO));
+        }
+        let how = match why {
+            Why::Drift => SyncedReason::DriftCorrected,
+            Why::Rewrite => SyncedReason::InSync,
+            Why::Spec | Why::Reactivate => SyncedReason::Applied,
+        };
+        if why == Why::Drift {
+            let note = format!("somebody changed the upstream; put right: {}", fields.join(", "));
+            event(
+                &self.ctx,
+                &self.webhook,
+                EventType::Warning,
+                "DriftCorrected",
+                &note,
+                "Correct",
+            )
+            .await;
+            self.ctx
+                .metrics
+                .drift_corrected(self.account.provider_type.as_str());
+        }
+        if why == Why::Reactivate {
+            let note = "somebody had switched it off at the upstream; switched on again";
+            event(
+                &self.ctx,
+                &self.webhook,
+                EventType::Normal,
+                "Reactivated",
+                note,
+                "Reactivate",
+            )
+            .await;
+        }
+        let corrected = if why == Why::Drift {
+            fields.to_vec()
+        } else {
+            Vec::new()
+        };
+        let found = Found::written(remote, want, how, corrected);
+        self.conclude(call, want, found).await
+    }
+
+    /// Second half of a replacement.
+    async fn retire(
+        mut self: Box<Self>,
+        call: &Call<'_>,
+        want: &Desired,
+        old: &RemoteId,
+    ) -> Result<Next, PassError> {
+        match self.upstream.remove(call, old, Some(want)).await {
+            Ok(Removal::LeftInPlace) => {
+                let note = format!(
+                    "registration {old} was replaced and cannot be removed; remove it at the upstream by hand, or it delivers everything twice"
+                );
+                event(
+                    &self.ctx,
+                    &self.webhook,
+                    EventType::Warning,
+                    "LeftInPlace",
+                    &note,
+                    "Replace",
+                )
+                .await;
+                self.ctx
+                    .metrics
+                    .left_in_place(self.account.provider_type.as_str());
+            }
+            Ok(Removal::Removed | Removal::AlreadyGone | Removal::SwitchedOff) => {}
+            Err(error) => return self.failed(&error, false).await,
+        }
+        self.memory.with(|memory| memory.cannot_reactivate = false);
+        self.journal(Journal::Retired).await?;
+        Ok(Some(Duration::ZERO))
+    }
+
+    /// A call failed: says so, and when the next attempt is.
+    pub(super) async fn failed(&self, error: &ProviderError, settled: bool) -> Result<Next, PassError> {
+        let failures = self.memory.with(|memory| {
+            memory.failures = memory.failures.saturating_add(1);
+            memory.failures
+        });
+        let growing = backoff::delay(failures, schedule::seed(&self.uid()));
+        let wait = match error.class {
+            ErrorClass::Unauthorized => match self.account.standing() {
+                crate::provider::Standing::Refused { next_try } => {
+                    Some(next_try.saturating_duration_since(Instant::now()))
+                }
+                _ => Some(growing),
+            },
+            ErrorClass::Forbidden
+            | ErrorClass::TargetNotFound
+            | ErrorClass::BlockedAddress
+            | ErrorClass::Unsupported => {
+                Some(backoff::upper_half(backoff::SLOW, schedule::seed(&self.uid())))
+            }
+            ErrorClass::Rejected if error.operation.mutates() && error.operation != Operation::Test => None,
+            ErrorClass::Rejected => Some(backoff::SLOW),
+            ErrorClass::RateLimited => Some(error.retry_after.map_or(growing, |asked| asked.max(growing))),
+            ErrorClass::Timeout
+            | ErrorClass::Unreachable
+            | ErrorClass::Unexpected
+            | ErrorClass::AlreadyExists
+            | ErrorClass::Held => Some(growing),
+        };
+        self.hold(wait);
+        // What was carried out stays so while the upstream is only away: not every hiccup is news.
+        let passing = matches!(
+            error.class,
+            ErrorClass::Timeout | ErrorClass::Unreachable | ErrorClass::Unexpected | ErrorClass::RateLimited
+        ) && failures < 3;
+        let silent = (settled && (passing || error.class == ErrorClass::Unauthorized))
+            || error.class == ErrorClass::Held;
+        if !silent {
+            let mut assessment = Assessment::failed(error);
+            if error.class == ErrorClass::Unauthorized {
+                let key = self.provider.key();
+                assessment.ready.1 = format!("{} {:?}: {}", key.kind_name(), key.name, error.message);
+            }
+            if settled && error.class != ErrorClass::Forbidden {
+                // What is registered still is, as far as anybody knows.
+                if let Some(ready) = self.present_ready() {
+                    assessment.ready = ready;
+                }
+            }
+            let written = write_status(&self.ctx, &self.memory, &self.webhook, assessment, |_| {}).await?;
+            publish::sample(&self.ctx, &written, self.account.provider_type.as_str());
+        }
+        Ok(wait)
+    }
+}

@@ -1,0 +1,338 @@
+//! What all passes share: client, caches, accounts, memories, and the seams (clock, fence, transport) that tests
+//! replace.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, Client, ResourceExt,
+    core::PartialObjectMeta,
+    runtime::{events::Recorder, reflector::ObjectRef},
+};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{accounts::Accounts, index::Index, memory::Memories, watches::Stores};
+use crate::{
+    api::{
+        ClusterWebhookProvider, Webhook, WebhookProvider,
+        conditions::{self, ConditionType, ProviderReason, Reason},
+        provider::{AnyProviderSpec, CaBundleLocation, ProviderSettings, ProviderType, SecretLocation},
+        webhook::ProviderKind,
+    },
+    clock::Clock,
+    domain::{hash::HashKey, owner::ProviderKey},
+    metrics::Metrics,
+    net::{CheckedUrl, SecretText, SetupError},
+    provider::{Account, Call, Fence, Observer, Operation, Standing, transport::Transport},
+};
+
+/// Makes transports; the operator's makes HTTP clients behind the address guard, a test's models of upstreams.
+pub trait Transports: Send + Sync {
+    /// A transport with these extra trust roots (PEM) through this proxy.
+    ///
+    /// # Errors
+    ///
+    /// When the trust roots cannot be read.
+    fn make(
+        &self,
+        ca_bundle: Option<Vec<u8>>,
+        proxy: Option<CheckedUrl>,
+    ) -> Result<Arc<dyn Transport>, SetupError>;
+}
+
+/// What passes may be told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Longest time to try to remove a registration that cannot be removed.
+    pub deletion_deadline: Duration,
+    /// Whether providers in use and their credentials are protected from deletion.
+    pub protect_credentials: bool,
+    /// Whether ClusterWebhookProviders are served: not when the operator is confined to namespaces.
+    pub serve_cluster_providers: bool,
+}
+
+/// Cached objects.
+pub struct Caches {
+    /// All Webhooks.
+    pub webhooks: Stores<Webhook>,
+    /// All WebhookProviders.
+    pub providers: Stores<WebhookProvider>,
+    /// All ClusterWebhookProviders; empty when they are not served.
+    pub cluster_providers: Stores<ClusterWebhookProvider>,
+    /// Metadata of all Secrets: names, owners and versions, never data.
+    pub secrets: Stores<PartialObjectMeta<Secret>>,
+    /// Metadata of all namespaces; empty when the operator is confined to namespaces.
+    pub namespaces: Stores<PartialObjectMeta<Namespace>>,
+}
+
+/// What to look at again.
+#[derive(Clone)]
+pub struct Wake {
+    /// Webhooks.
+    pub webhooks: mpsc::UnboundedSender<ObjectRef<Webhook>>,
+    /// Providers.
+    pub providers: mpsc::UnboundedSender<ProviderKey>,
+}
+
+/// Shared by all passes.
+pub struct Context {
+    /// Client of the API server.
+    pub client: Client,
+    /// Cached objects.
+    pub caches: Caches,
+    /// Wall clock.
+    pub clock: Clock,
+    /// Key of hashes and proofs.
+    pub key: HashKey,
+    /// Whether upstream calls may be made.
+    pub fence: Arc<dyn Fence>,
+    /// Told of upstream calls.
+    pub observer: CallObserver,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Accounts of providers.
+    pub accounts: Accounts,
+    /// Memories of Webhooks.
+    pub memories: Memories,
+    /// Who refers to what.
+    pub index: Arc<Index>,
+    /// Publishes Events.
+    pub recorder: Recorder,
+    /// Wakes other objects.
+    pub wake: Wake,
+    /// Makes transports.
+    pub transports: Arc<dyn Transports>,
+    /// Options.
+    pub settings: Settings,
+    /// How many passes may work at once; one that waits for a turn at an upstream does not count.
+    pub workers: tokio::sync::Semaphore,
+    /// Becomes true when the process shall stop taking work.
+    pub stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+impl Caches {
+    /// Waits until all have had their first list.
+    pub async fn ready(&self) {
+        self.webhooks.ready().await;
+        self.providers.ready().await;
+        self.cluster_providers.ready().await;
+        self.secrets.ready().await;
+        self.namespaces.ready().await;
+    }
+}
+
+impl Context {
+    /// A call to an account, with lists no older than `fresh_after`.
+    #[must_use]
+    pub fn call<'a>(&'a self, account: &'a Account, fresh_after: Instant) -> Call<'a> {
+        Call {
+            account,
+            fence: self.fence.as_ref(),
+            observer: &self.observer,
+            fresh_after,
+        }
+    }
+
+    /// The provider object of either kind, from the cache.
+    #[must_use]
+    pub fn provider(&self, key: &ProviderKey) -> Option<ProviderObject> {
+        match key.kind {
+            ProviderKind::WebhookProvider => self
+                .caches
+                .providers
+                .get(&ObjectRef::new(&key.name).within(&key.namespace))
+                .map(ProviderObject::Namespaced),
+            ProviderKind::ClusterWebhookProvider => self
+                .caches
+                .cluster_providers
+                .get(&ObjectRef::new(&key.name))
+                .map(ProviderObject::Cluster),
+        }
+    }
+
+    /// The version of a Secret that the watch has seen last; `None`: there is none.
+    #[must_use]
+    pub fn secret_version(&self, namespace: &str, name: &str) -> Option<String> {
+        self.caches
+            .secrets
+            .get(&ObjectRef::new(name).within(namespace))
+            .and_then(|secret| secret.metadata.resource_version.clone())
+    }
+
+    /// Reads one Secret.
+    ///
+    /// # Errors
+    ///
+    /// Those of the API server; a missing Secret is `Ok(None)`.
+    pub async fn read_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<SecretContent>, kube::Error> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        Ok(api.get_opt(name).await?.map(SecretContent::from))
+    }
+
+    /// All provider objects of both kinds.
+    #[must_use]
+    pub fn providers(&self) -> Vec<ProviderObject> {
+        let namespaced = self
+            .caches
+            .providers
+            .state()
+            .into_iter()
+            .map(ProviderObject::Namespaced);
+        let cluster = self
+            .caches
+            .cluster_providers
+            .state()
+            .into_iter()
+            .map(ProviderObject::Cluster);
+        namespaced.chain(cluster).collect()
+    }
+
+    /// Looks at all Webhooks of a provider again.
+    pub fn wake_webhooks_of(&self, provider: &ProviderKey) {
+        for webhook in self.index.by_provider(provider) {
+            // The receiver is gone only when the process ends.
+            let _ = self.wake.webhooks.send(webhook);
+        }
+    }
+}
+
+/// A Secret's data, decoded. Its `Debug` shows no value.
+#[derive(Clone, Debug)]
+pub struct SecretContent {
+    /// Version of the object.
+    pub version: String,
+    /// Values that are UTF-8; others cannot be used as text and count as missing.
+    pub data: BTreeMap<String, SecretText>,
+    /// The object's metadata.
+    pub metadata: kube::core::ObjectMeta,
+}
+
+impl From<Secret> for SecretContent {
+    fn from(secret: Secret) -> Self {
+        let data = secret
+            .data
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|(key, bytes)| Some((key, SecretText::from(String::from_utf8(bytes.0).ok()?))))
+            .collect();
+        Self {
+            version: secret.metadata.resource_version.clone().unwrap_or_default(),
+            data,
+            metadata: secret.metadata,
+        }
+    }
+}
+
+/// A provider object of either kind.
+#[derive(Clone, Debug)]
+pub enum ProviderObject {
+    /// Of the Webhook's own namespace.
+    Namespaced(Arc<WebhookProvider>),
+    /// Of the cluster.
+    Cluster(Arc<ClusterWebhookProvider>),
+}
+
+impl ProviderObject {
+    /// What both kinds share.
+    #[must_use]
+    pub fn settings(&self) -> &ProviderSettings {
+        match self {
+            Self::Namespaced(provider) => provider.spec.settings(),
+            Self::Cluster(provider) => provider.spec.settings(),
+        }
+    }
+
+    /// Its metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &kube::core::ObjectMeta {
+        match self {
+            Self::Namespaced(provider) => &provider.metadata,
+            Self::Cluster(provider) => &provider.metadata,
+        }
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> Option<&crate::api::ProviderStatus> {
+        match self {
+            Self::Namespaced(provider) => provider.status.as_ref(),
+            Self::Cluster(provider) => provider.status.as_ref(),
+        }
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> ProviderKey {
+        let (kind, namespace) = match self {
+            Self::Namespaced(provider) => (
+                ProviderKind::WebhookProvider,
+                provider.namespace().unwrap_or_default(),
+            ),
+            Self::Cluster(_) => (ProviderKind::ClusterWebhookProvider, String::new()),
+        };
+        ProviderKey {
+            kind,
+            namespace,
+            name: self.metadata().name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Where its credentials are.
+    #[must_use]
+    pub fn credentials(&self) -> SecretLocation {
+        match self {
+            Self::Namespaced(provider) => provider
+                .spec
+                .credentials(&provider.namespace().unwrap_or_default()),
+            Self::Cluster(provider) => provider.spec.credentials(""),
+        }
+    }
+
+    /// Where its extra trust roots are.
+    #[must_use]
+    pub fn ca_bundle(&self) -> Option<CaBundleLocation> {
+        match self {
+            Self::Namespaced(provider) => provider.spec.ca_bundle(&provider.namespace().unwrap_or_default()),
+            Self::Cluster(provider) => provider.spec.ca_bundle(""),
+        }
+    }
+
+    /// Whether its own status says that it cannot be used, and what it says.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        const TERMINAL: [ProviderReason; 1] = [ProviderReason::InvalidSpec];
+        let status = self.status()?;
+        let ready = conditions::find(&status.conditions, ConditionType::Ready)?;
+        let current = status.observed_generation == self.metadata().generation;
+        (current && TERMINAL.iter().any(|reason| reason.as_str() == ready.reason))
+            .then_some(ready.message.as_str())
+    }
+}
+
+/// Passes what happens in calls on to metrics and to the providers' controller.
+pub struct CallObserver {
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Told when an upstream accepts or refuses an account's credentials, by the account's label.
+    pub standings: mpsc::UnboundedSender<ProviderKey>,
+}
+
+impl Observer for CallObserver {
+    fn request(&self, provider_type: ProviderType, operation: Operation, code: &str, took: Duration) {
+        self.metrics
+            .request(provider_type.as_str(), operation.as_str(), code, took);
+    }
+
+    fn throttled(&self, provider_type: ProviderType, waited: Duration) {
+        self.metrics.throttled(provider_type.as_str(), waited);
+    }
+
+    fn standing(&self, account: &Account, _: Standing) {
+        // The receiver is gone only when the process ends.
+        let _ = self.standings.send(account.owner.clone());
+    }
+}

@@ -1,0 +1,222 @@
+//! What a process remembers of each object between passes. All of it may be lost at any time: it only saves calls
+//! and keeps order, it never decides whether something is registered twice or forgotten.
+
+use std::{
+    cmp::Ordering,
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use tokio::time::Instant;
+
+use crate::{api::Webhook, domain::remote::TaskId};
+
+/// A test that runs at the upstream.
+#[derive(Clone, Debug, Default)]
+pub struct TestMemory {
+    /// The explicit test that runs, and since when.
+    pub task: Option<(TaskId, Instant)>,
+    /// How often this test was asked about.
+    pub polls: u32,
+    /// When something is due about it.
+    pub next: Option<Instant>,
+    /// The verdict that the upstream shows may be of an older URL.
+    pub doubtful: bool,
+}
+
+/// One object's memory.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// The object as our last write left it; newer than the cache until the watch has delivered it.
+    latest: Option<Arc<Webhook>>,
+    /// When this process first saw it.
+    pub first_seen: Instant,
+    /// Failed attempts in a row.
+    pub failures: u32,
+    /// No attempt before this (`None`: none at all), as long as the inputs are these.
+    pub hold: Option<(Option<Instant>, String)>,
+    /// The hash of what is wanted, and the inputs it was made of.
+    pub wanted: Option<(String, String)>,
+    /// When it was read back last (or first seen).
+    pub read_back: Timestamp,
+    /// When this process last wrote at the upstream for it.
+    pub wrote: Option<Instant>,
+    /// When a list first lacked every known id.
+    pub absent_since: Option<Instant>,
+    /// The upstream was asked to switch it on again and did not.
+    pub cannot_reactivate: bool,
+    /// The registration was removed by ourselves, to be made anew: its absence needs no second look.
+    pub removed: bool,
+    /// The upstream's test.
+    pub test: TestMemory,
+    /// When the Secret for a secret made by the upstream was written; the watch may not have delivered it yet.
+    pub published: Option<Instant>,
+    /// One more change is to be made at the upstream, in a pass of its own.
+    pub unfinished: bool,
+    /// First failed attempt to remove it, and how often it failed since.
+    pub farewell: Option<(Instant, u32)>,
+}
+
+impl Memory {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            latest: None,
+            first_seen: Instant::now(),
+            failures: 0,
+            hold: None,
+            wanted: None,
+            read_back: now,
+            wrote: None,
+            absent_since: None,
+            cannot_reactivate: false,
+            removed: false,
+            test: TestMemory::default(),
+            published: None,
+            unfinished: false,
+            farewell: None,
+        }
+    }
+}
+
+/// Versions of one object are whole numbers that grow; anything else is not compared.
+fn version(webhook: &Webhook) -> Option<u64> {
+    webhook.metadata.resource_version.as_ref()?.parse().ok()
+}
+
+fn is_ahead(ours: &Webhook, cached: &Webhook) -> bool {
+    match version(ours).cmp(&version(cached)) {
+        Ordering::Greater => true,
+        Ordering::Equal => ours.finalizers() != cached.finalizers(),
+        Ordering::Less => false,
+    }
+}
+
+/// Handle of one object's memory.
+#[derive(Clone, Debug)]
+pub struct MemoryCell(Arc<Mutex<Memory>>);
+
+impl MemoryCell {
+    /// Looks at it or changes it. Never held across an await.
+    pub fn with<R>(&self, f: impl FnOnce(&mut Memory) -> R) -> R {
+        f(&mut lock(&self.0))
+    }
+
+    /// The newer of the cached object and the one that our last write returned, which is kept no longer than needed.
+    /// Ours also at the same version with other finalizers: the write that takes the last finalizer off returns the
+    /// object without it, but at the version at which it was deleted.
+    #[must_use]
+    pub fn newest(&self, cached: Arc<Webhook>) -> Arc<Webhook> {
+        let mut memory = lock(&self.0);
+        match memory.latest.take() {
+            Some(ours) if ours.uid() == cached.uid() && is_ahead(&ours, &cached) => {
+                memory.latest = Some(Arc::clone(&ours));
+                ours
+            }
+            _ => cached,
+        }
+    }
+
+    /// Remembers the object as a write returned it.
+    pub fn wrote(&self, webhook: &Arc<Webhook>) {
+        lock(&self.0).latest = Some(Arc::clone(webhook));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every critical section leaves the data whole, so a panic elsewhere cannot have torn it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The memories of all objects, by uid.
+#[derive(Debug, Default)]
+pub struct Memories(Mutex<HashMap<String, MemoryCell>>);
+
+impl Memories {
+    /// The memory of an object; an empty one if it has none.
+    #[must_use]
+    pub fn of(&self, uid: &str, now: Timestamp) -> MemoryCell {
+        lock(&self.0)
+            .entry(uid.to_owned())
+            .or_insert_with(|| MemoryCell(Arc::new(Mutex::new(Memory::new(now)))))
+            .clone()
+    }
+
+    /// The memory of an object, if it has one.
+    #[must_use]
+    pub fn get(&self, uid: &str) -> Option<MemoryCell> {
+        lock(&self.0).get(uid).cloned()
+    }
+
+    /// The object is gone.
+    pub fn forget(&self, uid: &str) {
+        lock(&self.0).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::ObjectMeta;
+
+    use super::*;
+    use crate::{api::FINALIZER, yaml};
+
+    fn webhook(version: &str, finalizer: Option<&str>) -> Arc<Webhook> {
+        let mut webhook: Webhook = yaml::parse(
+            "{apiVersion: webhook-operator.dev/v1alpha1, kind: Webhook, metadata: {name: a},
+              spec: {providerRef: {name: p}, url: 'https://hooks.example.com/'}}",
+        )
+        .unwrap();
+        webhook.metadata = ObjectMeta {
+            name: Some("a".to_owned()),
+            uid: Some("uid-a".to_owned()),
+            resource_version: Some(version.to_owned()),
+            finalizers: finalizer.map(|finalizer| vec![finalizer.to_owned()]),
+            ..ObjectMeta::default()
+        };
+        Arc::new(webhook)
+    }
+
+    #[test]
+    fn our_own_write_counts_until_the_cache_has_something_newer() {
+        let memory = Memories::default().of("uid-a", Timestamp::UNIX_EPOCH);
+        memory.wrote(&webhook("8", None));
+        // The watch has not delivered the end of the object yet, and its last event comes once more.
+        assert!(
+            memory
+                .newest(webhook("8", Some(FINALIZER)))
+                .finalizers()
+                .is_empty()
+        );
+        assert!(
+            memory
+                .newest(webhook("7", Some(FINALIZER)))
+                .finalizers()
+                .is_empty()
+        );
+        assert!(memory.with(|memory| memory.latest.is_some()));
+        // Somebody put the finalizer back: there is something to do again.
+        assert!(
+            !memory
+                .newest(webhook("9", Some(FINALIZER)))
+                .finalizers()
+                .is_empty()
+        );
+        assert!(
+            !memory
+                .newest(webhook("8", Some(FINALIZER)))
+                .finalizers()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_the_cache_has_as_well_is_not_kept_twice() {
+        let memory = Memories::default().of("uid-a", Timestamp::UNIX_EPOCH);
+        memory.wrote(&webhook("8", Some(FINALIZER)));
+        let cached = webhook("8", Some(FINALIZER));
+        assert!(Arc::ptr_eq(&memory.newest(Arc::clone(&cached)), &cached));
+        assert!(memory.with(|memory| memory.latest.is_none()));
+    }
+}

@@ -1,0 +1,518 @@
+//! One pass over one Webhook: resolve, check, observe, plan, act, publish. This file holds the order of the steps
+//! and decides whether the upstream is needed at all; `act.rs` talks to it.
+
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use jiff::Timestamp;
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use tokio::time::Instant;
+
+use super::{
+    accounts::AccountProblem,
+    act::{self, Pass},
+    context::{Context, ProviderObject},
+    farewell,
+    memory::MemoryCell,
+    publish::{self, Journal, PublishError, write_journal, write_status},
+    resolve::{self, ResolveError},
+    rivals,
+};
+use crate::{
+    api::{
+        ClusterWebhookProvider, RECONCILE_REQUESTED_AT, TEST_REQUESTED_AT, Webhook,
+        conditions::{self, ConditionType, ReadyReason, Reason},
+        webhook::ProviderKind,
+        webhook_status::State,
+    },
+    clock::elapsed,
+    domain::{
+        backoff,
+        capabilities::{ReadRule, SecretRule},
+        check::check,
+        desired::Desired,
+        hash::Applied,
+        owner::ProviderKey,
+        recorded::{Origin, Recorded},
+        schedule,
+        status::{Assessment, is_settled},
+        testing::Tester,
+    },
+    provider::{Finding, Learned, Priority, Provider, Upstream},
+};
+
+/// How long the watch of Secrets may take to show what was just written.
+const WATCH_LAG: Duration = Duration::from_secs(5);
+
+/// Upstreams that cannot be read are written again, but not more often than this.
+const REWRITE_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// How long a new object may wait for what it refers to.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What ends a pass early, other than the upstream: nothing that a user has to know.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// The object could not be written.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// Something else could not be read or written.
+    #[error("the API server failed: {0}")]
+    Kube(#[from] kube::Error),
+}
+
+/// When to look again; `None`: when something changes.
+pub type Next = Option<Duration>;
+
+/// Looks at one Webhook and does what is due. Never fails and never panics: one object's trouble is its own.
+pub async fn reconcile(ctx: &Arc<Context>, object: &ObjectRef<Webhook>) -> Next {
+    let webhook = ctx.caches.webhooks.get(object)?;
+    let uid = webhook.uid().unwrap_or_default();
+    let memory = ctx.memories.of(&uid, ctx.clock.now());
+    let began = Instant::now();
+    let outcome = AssertUnwindSafe(Box::pin(pass(ctx, webhook, &memory)))
+        .catch_unwind()
+        .await;
+    let (result, next) = match outcome {
+        Ok(Ok(next)) => ("ok", next),
+        Ok(Err(PassError::Publish(PublishError::Gone))) => ("gone", None),
+        Ok(Err(PassError::Publish(PublishError::Conflict))) => ("conflict", Some(retry_delay(&memory, &uid))),
+        Ok(Err(error)) => {
+            tracing::warn!(%object, %error, "the pass failed; it is tried again");
+            ("error", Some(retry_delay(&memory, &uid)))
+        }
+        Err(_) => {
+            tracing::error!(%object, "the pass panicked; the object is tried again later, others go on");
+            ("panic", Some(backoff::MAX))
+        }
+    };
+    ctx.metrics.reconciled(result, began.elapsed());
+    next
+}
+
+/// Backoff of failures that are not the upstream's.
+fn retry_delay(memory: &MemoryCell, uid: &str) -> Duration {
+    let failures = memory.with(|memory| {
+        memory.failures = memory.failures.saturating_add(1);
+        memory.failures
+    });
+    backoff::delay(failures, schedule::seed(uid))
+}
+
+async fn pass(ctx: &Arc<Context>, cached: Arc<Webhook>, memory: &MemoryCell) -> Result<Next, PassError> {
+    let object = ObjectRef::from_obj(cached.as_ref());
+    let mut webhook = memory.newest(cached);
+    let mut turn = None;
+    loop {
+        // Bounds what works at the same time; given back while this one only waits for its turn.
+        let worker = ctx.workers.acquire().await.ok();
+        if webhook.metadata.deletion_timestamp.is_some() {
+            // It takes a permit of its own once it has its turn: deletions at a dead upstream must not keep all
+            // workers waiting.
+            drop(worker);
+            return farewell::pass(ctx, webhook, memory).await;
+        }
+        let mut pass = match prepare(ctx, Arc::clone(&webhook), memory).await? {
+            Prepared::Go(pass) => pass,
+            Prepared::Blocked(assessment) => {
+                if let Some(grace) = grace(&webhook, memory, &assessment) {
+                    return Ok(Some(grace));
+                }
+                let written = write_status(ctx, memory, &webhook, assessment, |_| {}).await?;
+                publish::sample(ctx, &written, &provider_type(ctx, &webhook));
+                // What blocks is watched; the interval is for what is not (a CA bundle, a lost event).
+                return Ok(Some(until_read_back(
+                    &webhook,
+                    webhook.spec.interval.get(),
+                    ctx.clock.now(),
+                )));
+            }
+        };
+        let due = due(&mut pass).await?;
+        let priority = match due {
+            Due::Nothing => {
+                publish::sample(ctx, &pass.webhook, pass.account.provider_type.as_str());
+                return Ok(pass.next());
+            }
+            Due::Held(until) => return Ok(until.map(|until| until.saturating_duration_since(Instant::now()))),
+            Due::Secret(assessment) => {
+                if let Some(grace) = grace(&webhook, memory, &assessment) {
+                    return Ok(Some(grace));
+                }
+                let written = write_status(ctx, memory, &webhook, assessment, |_| {}).await?;
+                publish::sample(ctx, &written, pass.account.provider_type.as_str());
+                return Ok(Some(Duration::from_secs(300)));
+            }
+            Due::Act(priority) => priority,
+        };
+        if turn.is_none() {
+            if let Some(next) = refused(&pass).await? {
+                return Ok(Some(next));
+            }
+            drop(worker);
+            let mut stopping = ctx.stopping.clone();
+            tokio::select! {
+                taken = pass.account.turns.take(priority) => turn = Some(taken),
+                _ = stopping.wait_for(|stop| *stop) => return Ok(None),
+            }
+            // The queue may have been long: what counts is what is true now.
+            let Some(now) = ctx.caches.webhooks.get(&object) else {
+                return Ok(None);
+            };
+            let now = memory.newest(now);
+            if now.metadata.resource_version != webhook.metadata.resource_version {
+                webhook = now;
+                continue;
+            }
+            let _worker = ctx.workers.acquire().await.ok();
+            return Box::pin(act::act(pass)).await;
+        }
+        return Box::pin(act::act(pass)).await;
+    }
+}
+
+/// One `kubectl apply` brings a Webhook, its provider and its Secrets one after the other: what is missing from an
+/// object that has just come is waited for before it is said.
+fn grace(webhook: &Webhook, memory: &MemoryCell, assessment: &Assessment) -> Option<Duration> {
+    let missing = matches!(
+        assessment.ready.0,
+        ReadyReason::ProviderNotReady | ReadyReason::SecretNotFound
+    );
+    let untouched = webhook
+        .status
+        .as_ref()
+        .and_then(|status| status.observed_generation)
+        .unwrap_or(-1)
+        < 0;
+    let seen = memory.with(|memory| memory.first_seen.elapsed());
+    (missing && untouched && seen < GRACE).then(|| GRACE - seen)
+}
+
+/// What is known before the upstream is asked.
+enum Prepared {
+    Go(Box<Pass>),
+    Blocked(Assessment),
+}
+
+async fn prepare(
+    ctx: &Arc<Context>,
+    webhook: Arc<Webhook>,
+    memory: &MemoryCell,
+) -> Result<Prepared, PassError> {
+    let namespace = webhook.namespace().unwrap_or_default();
+    let key = ProviderKey::of(webhook.provider_ref(), &namespace);
+    let not_ready = |message: String| Ok(Prepared::Blocked(Assessment::provider_not_ready(message)));
+    if key.kind == ProviderKind::ClusterWebhookProvider && !ctx.settings.serve_cluster_providers {
+        return not_ready("ClusterWebhookProviders are not served, because the operator is confined to namespaces (--namespace); use a WebhookProvider".to_owned());
+    }
+    let Some(provider) = ctx.provider(&key) else {
+        return not_ready(format!(
+            "{} {:?} not found; create it (spec.providerRef cannot be changed)",
+            key.kind_name(),
+            key.name
+        ));
+    };
+    if let ProviderObject::Cluster(cluster) = &provider
+        && !allows(ctx, cluster, &namespace)
+    {
+        return not_ready(format!(
+            "ClusterWebhookProvider {:?} does not allow namespace {namespace:?}; ask its owner to add it to spec.allowedNamespaces",
+            key.name
+        ));
+    }
+    if webhook.spec.suspend || provider.settings().suspend {
+        return Ok(Prepared::Blocked(Assessment::suspended(!webhook.spec.suspend)));
+    }
+    let upstream = Upstream::from(provider.settings().type_);
+    let problems = check(
+        &webhook.spec,
+        upstream.capabilities(),
+        provider.settings().type_.as_str(),
+    );
+    if !problems.is_empty() {
+        return Ok(Prepared::Blocked(Assessment::problems(&problems)));
+    }
+    let account = match ctx.accounts.get(ctx, &provider).await {
+        Ok(account) => account,
+        Err(AccountProblem::Kube(error)) => return Err(error.into()),
+        Err(AccountProblem::Refused(_, message)) => {
+            return not_ready(format!("{} {:?}: {message}", key.kind_name(), key.name));
+        }
+    };
+    let recorded = Recorded::read(&webhook, &ctx.key);
+    Ok(Prepared::Go(Box::new(Pass {
+        ctx: Arc::clone(ctx),
+        memory: memory.clone(),
+        webhook,
+        provider,
+        account,
+        upstream,
+        recorded,
+        wanted: String::new(),
+        want: None,
+        mutated: false,
+    })))
+}
+
+/// Whether a cluster provider may be used from a namespace. Nobody may, unless named.
+fn allows(ctx: &Context, provider: &ClusterWebhookProvider, namespace: &str) -> bool {
+    let object = ctx.caches.namespaces.get(&ObjectRef::new(namespace));
+    let none = BTreeMap::new();
+    let labels = object.as_ref().map_or(&none, |object| object.labels());
+    provider.spec.allows(namespace, labels)
+}
+
+fn provider_type(ctx: &Context, webhook: &Webhook) -> String {
+    let key = ProviderKey::of(webhook.provider_ref(), &webhook.namespace().unwrap_or_default());
+    ctx.provider(&key)
+        .map_or("unknown", |provider| provider.settings().type_.as_str())
+        .to_owned()
+}
+
+/// What a pass has to do.
+enum Due {
+    /// Nothing: neither the object nor the upstream needs a call.
+    Nothing,
+    /// An earlier attempt failed, and nothing that it depended on has changed.
+    Held(Option<Instant>),
+    /// A referenced Secret does not resolve.
+    Secret(Assessment),
+    /// The upstream.
+    Act(Priority),
+}
+
+/// Whether the upstream is needed, and how urgently. Fills in what is wanted.
+async fn due(pass: &mut Pass) -> Result<Due, PassError> {
+    let inputs = resolve::inputs(&pass.ctx, &pass.webhook);
+    let known = pass
+        .memory
+        .with(|memory| memory.wanted.clone())
+        .filter(|(of, _)| *of == inputs);
+    match known {
+        Some((_, wanted)) => pass.wanted = wanted,
+        None => match pass.want().await {
+            Ok(_) => pass
+                .memory
+                .with(|memory| memory.wanted = Some((inputs.clone(), pass.wanted.clone()))),
+            Err(ResolveError::Kube(error)) => return Err(error.into()),
+            Err(ResolveError::Signing(reason, message)) => {
+                return Ok(Due::Secret(Assessment::secret(reason, true, message)));
+            }
+            Err(ResolveError::Other(reason, message)) => {
+                return Ok(Due::Secret(Assessment::secret(reason, false, message)));
+            }
+        },
+    }
+    let held = pass
+        .memory
+        .with(|memory| memory.hold.clone())
+        .filter(|(_, of)| *of == pass.hold_inputs(&inputs));
+    let (now, ctx) = (pass.ctx.clock.now(), Arc::clone(&pass.ctx));
+    let read_back = pass.memory.with(|memory| memory.read_back);
+    let read_back_due = schedule::is_due(&pass.uid(), pass.interval(), read_back, now);
+    if let Some((until, _)) = held {
+        match until {
+            Some(until) if until > Instant::now() => return Ok(Due::Held(Some(until))),
+            None => return Ok(Due::Held(None)),
+            Some(_) => {}
+        }
+    }
+    if !is_carried_out(pass) || pass.memory.with(|memory| memory.unfinished) {
+        return Ok(Due::Act(Priority::Change));
+    }
+    if !pass.recorded.annotated && pass.applied() == Applied::Same {
+        // Somebody wiped or copied annotations over; the status still knows.
+        if let Some(id) = pass.recorded.trusted_id().cloned() {
+            let journal = Journal::Recorded {
+                id,
+                origin: Origin::Adopted,
+                retire: None,
+            };
+            pass.webhook = write_journal(&ctx, &pass.memory, &pass.webhook, &journal).await?;
+            pass.recorded = Recorded::read(&pass.webhook, &ctx.key);
+        }
+    }
+    Ok(if test_due(pass) {
+        Due::Act(Priority::Test)
+    } else if read_back_due {
+        Due::Act(Priority::ReadBack)
+    } else {
+        Due::Nothing
+    })
+}
+
+/// The status says that everything wanted was done, and nothing has been asked for since.
+fn is_carried_out(pass: &Pass) -> bool {
+    let webhook = &pass.webhook;
+    let Some(status) = &webhook.status else {
+        return false;
+    };
+    let handled = |annotation: &str, handled: Option<&String>| {
+        webhook
+            .annotations()
+            .get(annotation)
+            .is_none_or(|asked| Some(asked) == handled)
+    };
+    let lost = pass.secret_missing_for() == Some(Duration::ZERO);
+    is_settled(status, webhook.metadata.generation.unwrap_or_default())
+        && matches!(pass.applied(), Applied::Same | Applied::OtherKey)
+        && pass.recorded.mark.is_none()
+        && handled(RECONCILE_REQUESTED_AT, status.last_handled_reconcile_at.as_ref())
+        && handled(TEST_REQUESTED_AT, status.last_handled_test_at.as_ref())
+        && !lost
+}
+
+/// Whether a test of the upstream has to be asked about, repeated or taken up again after a restart.
+fn test_due(pass: &Pass) -> bool {
+    let status = pass.webhook.status.as_ref();
+    let capabilities = pass.upstream.capabilities();
+    if Tester::of(pass.webhook.test_mode(), capabilities.upstream_test) == Tester::Nobody {
+        return false;
+    }
+    match pass.memory.with(|memory| memory.test.next) {
+        Some(next) => next <= Instant::now(),
+        None => {
+            let waiting = status
+                .and_then(|status| conditions::find(&status.conditions, ConditionType::Ready))
+                .is_some_and(|ready| ready.reason == ReadyReason::NotYetTested.as_str());
+            waiting || status.and_then(|status| status.state) == Some(State::Invalid)
+        }
+    }
+}
+
+/// The upstream has refused the account's credentials, or another Webhook holds the registration: said at once,
+/// without waiting in the queue.
+async fn refused(pass: &Pass) -> Result<Option<Duration>, PassError> {
+    let carried_out = is_carried_out(pass);
+    if !carried_out {
+        let same = rivals::same_account(&pass.ctx, &pass.account).await;
+        if let Some(message) = rivals::conflict(&pass.ctx, &pass.webhook, &same, pass.upstream.capabilities())
+        {
+            return Ok(Some(pass.refuse(Assessment::conflict(message)).await?));
+        }
+    }
+    let Err(next_try) = pass.account.admit() else {
+        return Ok(None);
+    };
+    if !carried_out {
+        let key = pass.provider.key();
+        let message = format!(
+            "{} {:?}: the upstream refused its credentials; correct the credentials Secret {:?}",
+            key.kind_name(),
+            key.name,
+            pass.provider.credentials().name
+        );
+        let assessment = Assessment::provider_not_ready(message);
+        let written = write_status(&pass.ctx, &pass.memory, &pass.webhook, assessment, |_| {}).await?;
+        publish::sample(&pass.ctx, &written, pass.account.provider_type.as_str());
+    }
+    Ok(Some(next_try.saturating_duration_since(Instant::now())))
+}
+
+impl Pass {
+    /// What is wanted, with every reference resolved. Reads the Secrets once per pass.
+    pub(super) async fn want(&mut self) -> Result<Arc<Desired>, ResolveError> {
+        if let Some(want) = &self.want {
+            return Ok(Arc::clone(want));
+        }
+        let want = Arc::new(resolve::resolve(&self.ctx, &self.webhook, self.upstream.capabilities()).await?);
+        self.wanted = self.ctx.key.applied(&want);
+        self.want = Some(Arc::clone(&want));
+        Ok(want)
+    }
+
+    /// How the recorded hash relates to what is wanted.
+    pub(super) fn applied(&self) -> Applied {
+        let recorded = self
+            .webhook
+            .status
+            .as_ref()
+            .and_then(|status| status.applied_hash.as_deref());
+        self.ctx.key.compare(recorded, &self.wanted)
+    }
+
+    /// Everything on which the success of an attempt may depend.
+    pub(super) fn hold_inputs(&self, inputs: &str) -> String {
+        let asked = |name: &str| {
+            self.webhook
+                .annotations()
+                .get(name)
+                .map(String::as_str)
+                .unwrap_or_default()
+        };
+        // The account is made anew when the provider or its credentials change.
+        let account = Arc::as_ptr(&self.account) as usize;
+        format!(
+            "{inputs} {account} {} {}",
+            asked(RECONCILE_REQUESTED_AT),
+            asked(TEST_REQUESTED_AT)
+        )
+    }
+
+    /// The spec's interval; longer where an upstream cannot be read and is written again instead.
+    pub(super) fn interval(&self) -> Duration {
+        let interval = self.webhook.spec.interval.get();
+        let unread = self.upstream.capabilities().read == ReadRule::UndocumentedOne
+            && (!self.account.undocumented
+                || self
+                    .account
+                    .findings
+                    .get(Finding::ConpeekRead, self.ctx.clock.now())
+                    == Some(Learned::Unsupported));
+        if unread {
+            interval.max(REWRITE_INTERVAL)
+        } else {
+            interval
+        }
+    }
+
+    /// The Secret with the secret that the upstream made is not there: for how long that may still be the watch,
+    /// which has not delivered our own write yet. `None`: it is there, or there is no such Secret.
+    fn secret_missing_for(&self) -> Option<Duration> {
+        let published = self.upstream.capabilities().secret == SecretRule::MadeByUpstream
+            && self
+                .ctx
+                .secret_version(&self.namespace(), &self.webhook.signing_secret().name)
+                .is_none();
+        let since = self.memory.with(|memory| memory.published);
+        published.then(|| since.map_or(Duration::ZERO, |since| WATCH_LAG.saturating_sub(since.elapsed())))
+    }
+
+    /// Time until something is due that no change announces.
+    pub(super) fn next(&self) -> Next {
+        let read_back = until_read_back(&self.webhook, self.interval(), self.ctx.clock.now());
+        let test = self.memory.with(|memory| memory.test.next);
+        let test = test.map(|next| next.saturating_duration_since(Instant::now()));
+        let secret = self
+            .secret_missing_for()
+            .map(|left| if left.is_zero() { WATCH_LAG } else { left });
+        [test, secret].into_iter().flatten().chain([read_back]).min()
+    }
+
+    /// Publishes why there is no attempt, and when there will be one: at the next read-back, or when something
+    /// changes.
+    pub(super) async fn refuse(&self, assessment: Assessment) -> Result<Duration, PassError> {
+        let written = write_status(&self.ctx, &self.memory, &self.webhook, assessment, |_| {}).await?;
+        publish::sample(&self.ctx, &written, self.account.provider_type.as_str());
+        let wait = until_read_back(
+            &self.webhook,
+            self.webhook.spec.interval.get(),
+            self.ctx.clock.now(),
+        );
+        self.hold(Some(wait));
+        Ok(wait)
+    }
+
+    /// No further attempt for this time (`None`: at all), unless something changes.
+    pub(super) fn hold(&self, wait: Option<Duration>) {
+        let inputs = self.hold_inputs(&resolve::inputs(&self.ctx, &self.webhook));
+        self.memory
+            .with(|memory| memory.hold = Some((wait.map(|wait| Instant::now() + wait), inputs)));
+    }
+}
+
+/// Time until the next read-back.
+fn until_read_back(webhook: &Webhook, interval: Duration, now: Timestamp) -> Duration {
+    let uid = webhook.uid().unwrap_or_default();
+    elapsed(now, schedule::next(&uid, interval, now))
+}

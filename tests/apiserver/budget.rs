@@ -1,0 +1,95 @@
+//! What one Webhook may cost the apiserver from apply to Ready, and to be deleted: counted by the apiserver, failed
+//! writes included.
+
+use serde_json::{Value, json};
+use webhook_operator::api::{conditions::ReadyReason, provider::ProviderType};
+
+use crate::{
+    audit::{Audit, Request, patches},
+    world::World,
+};
+
+/// What the budget allows.
+struct Budget {
+    provider: ProviderType,
+    spec: Value,
+    /// Writes from apply to Ready.
+    to_ready: usize,
+}
+
+fn budgets() -> [Budget; 4] {
+    let url = |path: &str| format!("https://hooks.example.com/{path}");
+    [
+        // The key is known beforehand and nothing tests: finalizer and id in one, then the status.
+        Budget {
+            provider: ProviderType::Conpeek,
+            spec: json!({"target": "9", "url": url("conpeek")}),
+            to_ready: 2,
+        },
+        Budget {
+            provider: ProviderType::Autocosmos,
+            spec: json!({"target": "orders", "url": url("autocosmos"), "secretRef": {"name": "signing"}}),
+            to_ready: 2,
+        },
+        // The upstream gives the id: finalizer and mark, id in and mark out, the status.
+        Budget {
+            provider: ProviderType::Thulium,
+            spec: json!({"url": url("thulium"), "events": ["TICKET_CREATED"]}),
+            to_ready: 3,
+        },
+        // And the verdict of the upstream's test as a second status.
+        Budget {
+            provider: ProviderType::Ricloud,
+            spec: json!({"url": url("ricloud")}),
+            to_ready: 4,
+        },
+    ]
+}
+
+fn shown(requests: &[&Request]) -> Vec<String> {
+    requests
+        .iter()
+        .map(|request| format!("{} {}: {}", request.verb, request.resource, request.status))
+        .collect()
+}
+
+#[tokio::test]
+async fn from_apply_to_ready_and_to_deletion_within_the_budget() {
+    let world = World::alone("budget", &[]).await;
+    world.doubles.ricloud().change_behaviour(|behaviour| {
+        behaviour.verdict = upstream_doubles::Verdict::AlwaysValid;
+    });
+    world.doubles.autocosmos().change_behaviour(|behaviour| {
+        behaviour.replay_rule = upstream_doubles::ReplayRule::Off;
+    });
+    world
+        .secret("signing", &[("secret", "a-signing-secret-of-some-length")])
+        .await;
+    for Budget {
+        provider,
+        spec,
+        to_ready,
+    } in budgets()
+    {
+        let name = provider.as_str().to_lowercase();
+        world.provider(provider).await;
+        let mut audit = Audit::begin(world.cluster, &world.namespace);
+        world.webhook(&name, provider, spec).await;
+        world.wait_ready(&name, ReadyReason::Available).await;
+        // A write too many would come soon after.
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        let requests = audit.requests().await;
+        let writes = patches(&requests, &name);
+        assert!(!writes.is_empty(), "the count sees what the operator writes");
+        assert!(
+            writes.len() <= to_ready,
+            "{name} from apply to Ready: {:#?}",
+            shown(&writes)
+        );
+
+        world.delete_and_wait(&name).await;
+        let requests = audit.requests().await;
+        let writes = patches(&requests, &name);
+        assert_eq!(writes.len(), 1, "{name} to be deleted: {:#?}", shown(&writes));
+    }
+}

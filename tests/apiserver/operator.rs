@@ -1,0 +1,310 @@
+//! The operator as users run it: the real executable as a process of its own, its log in a file.
+//!
+//! A process ends with the [`Operator`] that holds it, and with this process in whatever way that ends: a small
+//! watchdog waits on a pipe which only this process holds open. What is asked of the operator is in `world.rs`.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::OnceCell,
+};
+
+use crate::harness::operated;
+
+/// Longest wait for the operator to have its caches full.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How much of a log goes into a failure message.
+const TAIL_LINES: usize = 60;
+
+/// Age at which logs of earlier runs are removed.
+const LOG_AGE: Duration = Duration::from_secs(60 * 60);
+
+static SHARED: OnceCell<Arc<Operator>> = OnceCell::const_new();
+static LOGS: AtomicU32 = AtomicU32::new(0);
+
+/// Says in the log that the operator works.
+const WORKING: &str = "caches are full; working";
+
+/// Says in the log that the operator answers, working or on standby.
+const SERVING: &str = "serving /livez";
+
+/// What every test wants unless it says otherwise.
+const DEFAULTS: [(&str, &str); 4] = [
+    ("--allow-network", "127.0.0.0/8"),
+    ("--http-addr", "127.0.0.1:0"),
+    ("--leader-elect", "false"),
+    ("--log-filter", "debug"),
+];
+
+/// An operator that can be stopped and started again with the same arguments. All its lives share one log.
+pub(crate) struct Operator {
+    kubeconfig: PathBuf,
+    args: Vec<String>,
+    log: PathBuf,
+    life: Mutex<Option<Life>>,
+}
+
+/// One process.
+struct Life {
+    child: Child,
+    watchdog: Child,
+    /// Where its part of the log begins.
+    log_from: u64,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        // The watchdog first: it must not kill by an id that may belong to somebody else by then.
+        let _ = self.watchdog.kill();
+        let _ = self.watchdog.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The operator of the control plane [`operated`], in cluster mode, shared by all tests of this executable.
+pub(crate) async fn shared() -> Arc<Operator> {
+    let start = || async {
+        let cluster = operated().await;
+        Operator::start(cluster.kubeconfig(), &[]).await
+    };
+    Arc::clone(SHARED.get_or_init(start).await)
+}
+
+impl Operator {
+    /// Starts one with these arguments. Those that it does not name are as every test wants them: loopback allowed,
+    /// any port, no leader election, a verbose log.
+    pub(crate) async fn start(kubeconfig: &Path, args: &[&str]) -> Arc<Self> {
+        let operator = Self::prepare(kubeconfig, args);
+        operator.go().await;
+        operator
+    }
+
+    /// The same, without waiting until it works: with leader election it may not for long.
+    pub(crate) async fn standby(kubeconfig: &Path, args: &[&str]) -> Arc<Self> {
+        let operator = Self::prepare(kubeconfig, args);
+        operator.spawn();
+        operator.wait_for_log(SERVING).await;
+        operator
+    }
+
+    fn prepare(kubeconfig: &Path, args: &[&str]) -> Arc<Self> {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        fs::create_dir_all(&folder).expect("make the folder for logs");
+        remove_old_logs(&folder);
+        let number = LOGS.fetch_add(1, Ordering::Relaxed);
+        let log = folder.join(format!("operator-{}-{number}.log", std::process::id()));
+        File::create(&log).expect("make a log");
+        let defaults = DEFAULTS.iter().filter(|(name, _)| !args.contains(name));
+        let defaults = defaults.flat_map(|(name, value)| [*name, *value]);
+        let all = ["run"].into_iter().chain(defaults).chain(args.iter().copied());
+        Arc::new(Self {
+            kubeconfig: kubeconfig.to_owned(),
+            args: all.map(str::to_owned).collect(),
+            log,
+            life: Mutex::new(None),
+        })
+    }
+
+    /// Starts the process; there must be none.
+    pub(crate) async fn go(&self) {
+        self.spawn();
+        self.wait_until_working().await;
+    }
+
+    /// Waits until it works: leads, if it takes part in an election, and has its caches full.
+    pub(crate) async fn wait_until_working(&self) {
+        self.wait_for_log(WORKING).await;
+    }
+
+    /// Whether it works.
+    pub(crate) fn works(&self) -> bool {
+        self.log_of_this_life().contains(WORKING)
+    }
+
+    async fn wait_for_log(&self, text: &str) {
+        let began = Instant::now();
+        while !self.log_of_this_life().contains(text) {
+            assert!(
+                began.elapsed() < START_TIMEOUT,
+                "the operator does not say {text:?} after {START_TIMEOUT:?}:\n{}",
+                self.log_tail("")
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn spawn(&self) {
+        let log_from = fs::metadata(&self.log).expect("look at the log").len();
+        let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(life.is_none(), "it runs already");
+        *life = Some(self.process(log_from));
+    }
+
+    fn process(&self, log_from: u64) -> Life {
+        let log = File::options()
+            .append(true)
+            .open(&self.log)
+            .expect("open the log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_webhook-operator"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("WEBHOOK_OPERATOR_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .args(&self.args)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("start the operator");
+        let watchdog = Command::new("sh")
+            .args(["-c", "read _; kill -9 \"$0\"", &child.id().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        match watchdog {
+            Ok(watchdog) => Life {
+                child,
+                watchdog,
+                log_from,
+            },
+            Err(error) => {
+                let _ = child.kill();
+                panic!("start the watchdog: {error}");
+            }
+        }
+    }
+
+    /// Ends the process as a crash of the node would: by SIGKILL.
+    pub(crate) fn kill(&self) {
+        let life = self.life.lock().unwrap_or_else(PoisonError::into_inner).take();
+        assert!(life.is_some(), "it does not run");
+    }
+
+    /// Ends the process as Kubernetes does: by SIGTERM. Waits for its end.
+    pub(crate) async fn terminate(&self, limit: Duration) -> ExitStatus {
+        let life = self.life.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut life = life.expect("it runs");
+        let told = Command::new("sh")
+            .args(["-c", "kill -TERM \"$0\"", &life.child.id().to_string()])
+            .status();
+        assert!(told.expect("send a signal").success());
+        let began = Instant::now();
+        loop {
+            if let Some(status) = life.child.try_wait().expect("wait for the operator") {
+                return status;
+            }
+            assert!(
+                began.elapsed() < limit,
+                "the operator did not end:\n{}",
+                self.log_tail("")
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SIGKILL, and a new process.
+    pub(crate) async fn crash_and_restart(&self) {
+        self.kill();
+        self.go().await;
+    }
+
+    /// Path of the log, JSON lines, of all its lives.
+    pub(crate) fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// The whole log, of all its lives.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).expect("read the log")).into_owned()
+    }
+
+    fn log_of_this_life(&self) -> String {
+        let life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = life.as_ref().map_or(0, |life| life.log_from);
+        let log = fs::read(&self.log).expect("read the log");
+        let from = usize::try_from(from).expect("a log that fits into memory");
+        String::from_utf8_lossy(log.get(from..).unwrap_or_default()).into_owned()
+    }
+
+    /// The last lines of the log that contain `text`.
+    pub(crate) fn log_tail(&self, text: &str) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(text)).collect();
+        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    }
+
+    /// Address of `/livez`, `/readyz` and `/metrics`, as the log of this life tells it.
+    pub(crate) fn address(&self) -> String {
+        let log = self.log_of_this_life();
+        let line = log.lines().find(|line| line.contains(SERVING));
+        let line: Value =
+            serde_json::from_str(line.expect("it says where it serves")).expect("a line of JSON");
+        let address = line.pointer("/fields/address").or_else(|| line.get("address"));
+        address
+            .and_then(Value::as_str)
+            .unwrap_or_else(|| panic!("no address: {line}"))
+            .to_owned()
+    }
+
+    /// What `/metrics` says now.
+    pub(crate) async fn metrics(&self) -> String {
+        let (status, body) = self.ask("/metrics").await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    /// Status and body of one of the paths that it serves.
+    pub(crate) async fn ask(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address())
+            .await
+            .expect("connect to the operator");
+        let request = format!("GET {path} HTTP/1.0\r\nhost: operator\r\n\r\n");
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("ask the operator");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("read its answer");
+        let answer = String::from_utf8(answer).expect("it answers in text");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.expect("a status"), body.to_owned())
+    }
+}
+
+fn remove_old_logs(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let old = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|modified| {
+                SystemTime::now()
+                    .duration_since(modified)
+                    .is_ok_and(|age| age > LOG_AGE)
+            });
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if old && name.starts_with("operator-") && name.ends_with(".log") {
+            // Another run may have removed it.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
