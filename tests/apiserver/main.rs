@@ -15,6 +15,7 @@ mod budget;
 mod changes;
 mod conflicts;
 mod deletes;
+mod examples;
 mod failures;
 mod harness;
 mod kubectl;

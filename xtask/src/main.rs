@@ -6,7 +6,9 @@
 mod ci;
 mod control_plane;
 mod crds;
+mod demo;
 mod deny;
+mod programs;
 mod progress;
 mod test;
 
@@ -33,6 +35,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Show it all: control plane, doubles of the upstreams, operator, examples.
+    Demo(demo::Args),
     /// Run all tests, on a real control plane where they need one.
     Test(test::Args),
     /// Start, stop and list control planes: kube-apiserver, controllers, etcd.
@@ -47,6 +51,7 @@ enum Task {
 
 fn run(task: Task) -> Result<(), Failure> {
     match task {
+        Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::ControlPlane(args) => control_plane::run(args),
         Task::Crds(args) => crds::run(&args),
