@@ -3,6 +3,7 @@
 //! Each task is a file with its arguments (`Args`) and a `run`. A new one is
 //! that file, its `mod` line, a variant of [`Task`] and its arm in [`run`].
 
+mod bench;
 mod ci;
 mod control_plane;
 mod crds;
@@ -43,6 +44,8 @@ enum Task {
     ControlPlane(control_plane::Args),
     /// Write the CustomResourceDefinitions in crds/ anew from src/api.
     Crds(crds::Args),
+    /// Measure what the operator costs: time, writes, requests, memory.
+    Bench(bench::Args),
     /// Do all that a change has to pass: tests, formatting, lints, docs, licences.
     Ci(ci::Args),
     /// Check what the dependencies are: licences, sources, bans, advisories.
@@ -55,6 +58,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Test(args) => test::run(&args),
         Task::ControlPlane(args) => control_plane::run(args),
         Task::Crds(args) => crds::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Deny(args) => deny::run(&args),
     }

@@ -1,0 +1,281 @@
+//! The objects: one provider for each upstream with its limits lifted, and Webhooks that want everything at once.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::stand::Doubles;
+use crate::progress::Failure;
+
+/// Namespace of everything that a user would write.
+const NAMESPACE: &str = "bench";
+
+const API_VERSION: &str = "webhook-operator.dev/v1alpha1";
+
+/// The Webhooks of one run.
+pub(super) struct Load {
+    webhooks: Api<DynamicObject>,
+    manifests: Vec<DynamicObject>,
+}
+
+/// How long it took.
+pub(super) struct Times {
+    /// From the first request to the last Webhook's Ready.
+    pub(super) all: Duration,
+    /// From the first request to the answer to the last.
+    pub(super) apply: Duration,
+    /// From each Webhook's own request to its Ready, as a watch saw it.
+    pub(super) each: Vec<Duration>,
+}
+
+/// When each Webhook was seen Ready.
+type Seen = Arc<Mutex<HashMap<String, Instant>>>;
+
+fn resource(kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("webhook-operator.dev", "v1alpha1", kind))
+}
+
+fn object(value: Value) -> Result<DynamicObject, Failure> {
+    Ok(serde_json::from_value(value)?)
+}
+
+impl Load {
+    /// Makes namespace, accounts and providers, and `count` manifests.
+    pub(super) async fn prepare(
+        client: &Client,
+        doubles: &Doubles,
+        count: u32,
+        interval: &str,
+    ) -> Result<Self, Failure> {
+        let core = |kind: &str| ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", kind));
+        let params = PostParams::default();
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        Api::all_with(client.clone(), &core("Namespace"))
+            .create(&params, &object(namespace)?)
+            .await?;
+        let secrets: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &core("Secret"));
+        for (name, data) in doubles.credentials() {
+            let secret =
+                json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
+            secrets.create(&params, &object(secret)?).await?;
+        }
+        let providers: Api<DynamicObject> =
+            Api::namespaced_with(client.clone(), NAMESPACE, &resource("WebhookProvider"));
+        for upstream in doubles.upstreams() {
+            providers
+                .create(&params, &object(provider(&upstream.name, &upstream.url))?)
+                .await?;
+        }
+        let manifests = (0..count)
+            .map(|number| object(webhook(number, interval)))
+            .collect::<Result<_, _>>()?;
+        let webhooks = Api::namespaced_with(client.clone(), NAMESPACE, &resource("Webhook"));
+        Ok(Self { webhooks, manifests })
+    }
+
+    /// Creates all Webhooks, `at_once` requests at a time, and waits until all are Ready.
+    pub(super) async fn fill(&self, at_once: usize, limit: Duration) -> Result<Times, Failure> {
+        let seen = Seen::default();
+        let (count, counted) = watch::channel(0);
+        let watching = tokio::spawn(follow(self.webhooks.clone(), Arc::clone(&seen), count));
+        let began = Instant::now();
+        let applied: HashMap<String, Instant> = stream::iter(&self.manifests)
+            .map(|manifest| async move {
+                let sent = Instant::now();
+                self.webhooks.create(&PostParams::default(), manifest).await?;
+                Ok::<_, Failure>((manifest.metadata.name.clone().unwrap_or_default(), sent))
+            })
+            .buffer_unordered(at_once)
+            .try_collect()
+            .await?;
+        let apply = began.elapsed();
+        let ready = wait(counted, self.manifests.len(), limit).await;
+        watching.abort();
+        if let Err(failure) = ready {
+            return Err(self.explain(&seen, failure).await);
+        }
+        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let each = applied
+            .iter()
+            .filter_map(|(name, sent)| seen.get(name).map(|ready| ready.saturating_duration_since(*sent)))
+            .collect();
+        let last = seen.values().max().copied().unwrap_or(began);
+        Ok(Times {
+            all: last.saturating_duration_since(began),
+            apply,
+            each,
+        })
+    }
+
+    /// Adds why one of those that are not Ready is not.
+    async fn explain(&self, seen: &Seen, failure: Failure) -> Failure {
+        let missing = {
+            let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let names = self
+                .manifests
+                .iter()
+                .filter_map(|manifest| manifest.metadata.name.as_deref());
+            names
+                .filter(|name| !seen.contains_key(*name))
+                .map(str::to_owned)
+                .next()
+        };
+        let Some(name) = missing else { return failure };
+        match self.webhooks.get(&name).await {
+            Ok(object) => Failure::new(format!(
+                "{failure}; {name}: {}",
+                object.data.get("status").unwrap_or(&Value::Null)
+            )),
+            Err(error) => Failure::new(format!("{failure}; {name}: {error}")),
+        }
+    }
+
+    /// Deletes all Webhooks and waits until they are gone.
+    pub(super) async fn delete(&self, limit: Duration) -> Result<Duration, Failure> {
+        let began = Instant::now();
+        self.webhooks
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await?;
+        loop {
+            let left = self
+                .webhooks
+                .list_metadata(&ListParams::default().limit(1))
+                .await?;
+            if left.items.is_empty() {
+                return Ok(began.elapsed());
+            }
+            if began.elapsed() > limit {
+                return Err(Failure::new("not all Webhooks went in time"));
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// Notes when each Webhook becomes Ready for the generation that it has.
+async fn follow(webhooks: Api<DynamicObject>, seen: Seen, count: watch::Sender<usize>) {
+    let stream = watcher(webhooks, watcher::Config::default())
+        .default_backoff()
+        .applied_objects();
+    let mut stream = std::pin::pin!(stream);
+    while let Some(event) = stream.next().await {
+        let Ok(object) = event else { continue };
+        if !is_ready(&object) {
+            continue;
+        }
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.entry(object.metadata.name.unwrap_or_default())
+            .or_insert_with(Instant::now);
+        count.send_replace(seen.len());
+    }
+}
+
+fn is_ready(object: &DynamicObject) -> bool {
+    let generation = json!(object.metadata.generation);
+    let conditions = object
+        .data
+        .pointer("/status/conditions")
+        .and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|condition| {
+        condition.get("type") == Some(&json!("Ready"))
+            && condition.get("status") == Some(&json!("True"))
+            && condition.get("observedGeneration") == Some(&generation)
+    })
+}
+
+async fn wait(mut counted: watch::Receiver<usize>, wanted: usize, limit: Duration) -> Result<(), Failure> {
+    let began = Instant::now();
+    while began.elapsed() < limit {
+        // Either all are there, or it is time to tell how many.
+        if let Ok(result) = timeout(Duration::from_secs(5), counted.wait_for(|count| *count >= wanted)).await
+        {
+            result?;
+            return Ok(());
+        }
+        eprintln!(
+            "  {} of {wanted} Ready after {} s",
+            *counted.borrow(),
+            began.elapsed().as_secs()
+        );
+    }
+    Err(Failure::new(format!(
+        "{} of {wanted} Webhooks Ready after {} s",
+        *counted.borrow(),
+        limit.as_secs()
+    )))
+}
+
+fn provider(upstream: &str, url: &str) -> Value {
+    json!({
+        "apiVersion": API_VERSION, "kind": "WebhookProvider",
+        "metadata": {"name": upstream.to_lowercase()},
+        "spec": {
+            "type": upstream,
+            "baseUrl": url,
+            "credentialsRef": {"name": upstream.to_lowercase()},
+            "rateLimit": {"requestsPerSecond": 1000, "burst": 1000, "maxConcurrent": 64},
+        }
+    })
+}
+
+/// One Webhook with what a user of that upstream would typically set.
+fn webhook(number: u32, interval: &str) -> Value {
+    // Nobody is delivered to here: the verdict of the ricloud double is switched to "valid".
+    let url = format!("https://hooks.example.test/receiver/{number}");
+    let (upstream, own) = match number % 4 {
+        0 => ("conpeek", json!({"target": (number + 1).to_string()})),
+        1 => (
+            "thulium",
+            json!({"events": ["TICKET_CREATED", "CHAT_CONVERSATION_CREATED"]}),
+        ),
+        2 => ("ricloud", json!({})),
+        _ => (
+            "autocosmos",
+            json!({"target": format!("topic-{number}"), "secretRef": {"name": "signing"}}),
+        ),
+    };
+    let mut spec = json!({"providerRef": {"name": upstream}, "url": url, "interval": interval});
+    if let (Some(spec), Some(own)) = (spec.as_object_mut(), own.as_object()) {
+        spec.extend(own.clone());
+    }
+    json!({
+        "apiVersion": API_VERSION, "kind": "Webhook",
+        "metadata": {"name": format!("{upstream}-{number}"), "namespace": NAMESPACE},
+        "spec": spec,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_counts_only_for_the_present_generation() {
+        let webhook = |generation: i64, observed: i64, status: &str| {
+            let condition = json!({"type": "Ready", "status": status, "observedGeneration": observed});
+            let value = json!({
+                "apiVersion": API_VERSION, "kind": "Webhook",
+                "metadata": {"name": "a", "generation": generation},
+                "status": {"conditions": [condition]},
+            });
+            object(value).unwrap()
+        };
+        assert!(is_ready(&webhook(2, 2, "True")));
+        assert!(!is_ready(&webhook(2, 1, "True")));
+        assert!(!is_ready(&webhook(2, 2, "False")));
+    }
+}
