@@ -208,14 +208,7 @@ impl Pass {
             .map(|wrote| wrote.elapsed())
             .into_iter()
             .chain(last_sync)
-            .min()
-            .filter(|_| !removed);
-        let absent_since = absent_since.map(|since| since.elapsed());
-        let absent_since = if removed {
-            Some(plan::ABSENCE_CONFIRMATION)
-        } else {
-            absent_since
-        };
+            .min();
         let update_missing = learned(Finding::ThuliumUpdate) == Some(Learned::Unsupported)
             && learned(Finding::ThuliumDelete) == Some(Learned::Supported);
         plan::plan(
@@ -234,8 +227,9 @@ impl Pass {
                 now,
                 mark_grace: self.account.timeout + MARK_GRACE,
                 wrote,
-                absent_since,
+                absent_since: absent_since.map(|since| since.elapsed()),
                 replace_instead_of_update: update_missing || cannot_reactivate,
+                given_up: removed,
             },
             sight,
         )

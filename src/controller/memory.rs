@@ -47,7 +47,7 @@ pub struct Memory {
     pub absent_since: Option<Instant>,
     /// The upstream was asked to switch it on again and did not.
     pub cannot_reactivate: bool,
-    /// The registration was removed by ourselves, to be made anew: its absence needs no second look.
+    /// The registration was removed by ourselves, or switched off where it cannot be removed, to be made anew.
     pub removed: bool,
     /// The upstream's test.
     pub test: TestMemory,

@@ -75,6 +75,8 @@ pub struct Situation<'a> {
     pub absent_since: Option<Duration>,
     /// An update call is known not to exist, and a delete call is known to work.
     pub replace_instead_of_update: bool,
+    /// The recorded registration was given up on purpose (its secret is lost): another one is to be made.
+    pub given_up: bool,
 }
 
 /// What this pass has read.
@@ -211,6 +213,8 @@ fn plan_assigned(s: &Situation<'_>, sight: &Sight) -> Step {
         if let Some(step) = resolve_mark(s, mark, sight) {
             return step;
         }
+    } else if let Some(id) = s.recorded.trusted_id().filter(|_| s.given_up) {
+        return find_or_create(s, sight, Some(id.clone()));
     } else if let Some(id) = s.recorded.trusted_id()
         && let Some(step) = follow_id(s, id, sight)
     {

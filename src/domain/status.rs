@@ -146,7 +146,7 @@ impl Assessment {
         let message = "a registration was sent and its answer got lost; the upstream is asked again before anything is sent twice";
         Self {
             synced: Aspect::Is(SyncedReason::CreateOutcomeUnknown, message.to_owned()),
-            reconciling: Some((ReconcilingReason::Retrying, message.to_owned())),
+            reconciling: Some((ReconcilingReason::Progressing, message.to_owned())),
             ..Self::ready(ReadyReason::Progressing, message)
         }
     }

@@ -7,7 +7,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use upstream_doubles::ThuliumWebhook;
+use upstream_doubles::{ConfigState, DeleteSupport, ThuliumWebhook};
 use webhook_operator::api::{
     ClusterWebhookProvider,
     conditions::{ConditionType, ReadyReason, SecretReason, StalledReason, SyncedReason},
@@ -131,7 +131,22 @@ async fn a_secret_that_cannot_be_read_again_makes_an_adoption_not_recoverable() 
     let said = message(&second, ConditionType::Ready);
     assert!(said.contains("remove the registration there"), "{said}");
 
-    // Its own it makes anew, once, and says so.
+    a_lost_secret_of_its_own_is_made_anew(&world).await;
+}
+
+#[tokio::test]
+async fn a_registration_whose_secret_is_lost_is_made_anew_where_none_can_be_deleted() {
+    let world = World::new("own-lost-undeletable").await;
+    world.provider(Ricloud).await;
+    world.doubles.ricloud().change_behaviour(|behaviour| {
+        behaviour.secret_in_reads = false;
+        behaviour.delete = DeleteSupport::MethodNotAllowed;
+    });
+    a_lost_secret_of_its_own_is_made_anew(&world).await;
+}
+
+/// Its own it makes anew, once, and says so. What went may only be switched off.
+async fn a_lost_secret_of_its_own_is_made_anew(world: &World) {
     let other = world.ricloud_receiver("other");
     world.webhook("own", Ricloud, json!({ "url": other })).await;
     world.wait_ready("own", ReadyReason::Available).await;
@@ -146,7 +161,7 @@ async fn a_secret_that_cannot_be_read_again_makes_an_adoption_not_recoverable() 
         let stored = world.doubles.ricloud().objects();
         stored
             .into_iter()
-            .filter(|config| config.url == other)
+            .filter(|config| config.url == other && config.state != ConfigState::Deactivated)
             .collect::<Vec<_>>()
     };
     world

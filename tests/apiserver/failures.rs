@@ -409,7 +409,8 @@ async fn a_request_that_never_arrived_is_sent_again_only_when_it_cannot_arrive_a
     world.webhook("w", Thulium, spec(&world, Thulium)).await;
     let waiting = world.wait_reason("w", SyncedReason::CreateOutcomeUnknown).await;
     assert!(
-        has_reason(&waiting, ReadyReason::Progressing) && has_reason(&waiting, ReconcilingReason::Retrying)
+        has_reason(&waiting, ReadyReason::Progressing)
+            && has_reason(&waiting, ReconcilingReason::Progressing)
     );
     let first = sent(world.doubles.thulium(), &world.account, "POST")[0].at_millis;
     // One call's timeout and 30 s.

@@ -181,6 +181,7 @@ impl Case {
             wrote: self.wrote,
             absent_since: self.absent_since,
             replace_instead_of_update: self.replace,
+            given_up: false,
         };
         plan(&situation, &self.sight)
     }

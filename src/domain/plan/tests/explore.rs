@@ -351,6 +351,7 @@ fn settle(world: &mut World) -> Result<(), Died> {
                 wrote: None,
                 absent_since,
                 replace_instead_of_update: world.dialect.replaces,
+                given_up: false,
             },
             &sight,
         );
