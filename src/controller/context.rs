@@ -1,7 +1,11 @@
 //! What all passes share: client, caches, accounts, memories, and the seams (clock, fence, transport) that tests
 //! replace.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
@@ -106,6 +110,8 @@ pub struct Context {
     pub settings: Settings,
     /// How many passes may work at once; one that waits for a turn at an upstream does not count.
     pub workers: tokio::sync::Semaphore,
+    /// Providers (by uid) whose finalizers were set a moment ago: the caches may not show it yet.
+    pub protected: tokio::sync::Mutex<HashMap<String, Instant>>,
     /// Becomes true when the process shall stop taking work.
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }

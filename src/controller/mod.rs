@@ -333,6 +333,7 @@ async fn work(
             serve_cluster_providers: options.namespaces.is_empty(),
         },
         workers: Semaphore::new(usize::from(options.concurrency)),
+        protected: tokio::sync::Mutex::default(),
         stopping: stopping.clone(),
     });
     let watching = tokio::spawn(watches::run(Arc::clone(&ctx), feeds, stopping.clone()));

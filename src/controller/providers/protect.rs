@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fmt::Debug,
+    time::Duration,
 };
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -15,6 +16,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{
     api::{
@@ -27,6 +29,10 @@ use crate::{
 
 /// How often a write that met a newer version is made again on that one.
 const ATTEMPTS: usize = 3;
+
+/// How long the caches may lag behind our own write. Should the finalizers be taken off within that time, the
+/// provider's own pass sets them again.
+const CACHE_LAG: Duration = Duration::from_secs(2);
 
 /// Sets the finalizer on a provider and its credentials Secret. Called before the first upstream write of a
 /// Webhook; costs nothing when the caches show that both have it.
@@ -43,13 +49,28 @@ pub async fn protect(ctx: &Context, provider: &ProviderObject) -> Result<(), kub
         provider.metadata(),
         provider.metadata().name.clone().unwrap_or_default(),
     );
+    let location = provider.credentials();
+    let cached = cached_secret(ctx, &location);
+    let held = |metadata: &ObjectMeta| {
+        let finalizers = metadata.finalizers.as_deref().unwrap_or_default();
+        finalizers.iter().any(|finalizer| finalizer == IN_USE_FINALIZER)
+    };
+    if held(metadata) && cached.as_ref().is_some_and(held) {
+        return Ok(());
+    }
+    // In a burst of new Webhooks the first sets them and the others, whose caches lag behind, find that it has.
+    let mut protected = ctx.protected.lock().await;
+    protected.retain(|_, since| since.elapsed() < CACHE_LAG);
+    let uid = metadata.uid.clone().unwrap_or_default();
+    if protected.contains_key(&uid) {
+        return Ok(());
+    }
     match provider {
         ProviderObject::Namespaced(_) => hold(&namespaced(ctx, metadata), &name, Some(metadata)).await?,
         ProviderObject::Cluster(_) => hold(&cluster(ctx), &name, Some(metadata)).await?,
     };
-    let location = provider.credentials();
-    let cached = cached_secret(ctx, &location);
     hold(&secrets(ctx, &location), &location.name, cached.as_ref()).await?;
+    protected.insert(uid, Instant::now());
     Ok(())
 }
 

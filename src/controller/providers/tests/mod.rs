@@ -131,6 +131,7 @@ impl Bench {
                 serve_cluster_providers: true,
             },
             workers: Semaphore::new(8),
+            protected: tokio::sync::Mutex::default(),
             stopping: stopping.clone(),
         });
         let watching = tokio::spawn(watches::run(Arc::clone(&ctx), feeds, stopping));
