@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     act::MARK_GRACE,
+    conclude::usage,
     context::{Context, ProviderObject},
     memory::MemoryCell,
     publish::{Journal, PublishError, event, write_journal, write_status},
@@ -27,7 +28,7 @@ use crate::{
         schedule,
         status::Assessment,
     },
-    provider::{Account, Call, ErrorClass, Priority, Provider, ProviderError, Removal, Upstream, Usage},
+    provider::{Account, Call, ErrorClass, Priority, Provider, ProviderError, Removal, Upstream},
 };
 
 /// Attempts that are made in any case.
@@ -250,10 +251,6 @@ async fn remove(
     } else {
         Outcome::SwitchedOff(off)
     })
-}
-
-fn usage(target: Option<&str>) -> Option<Usage> {
-    super::conclude::usage(target)
 }
 
 /// What was registered, as far as it can still be resolved: an upstream may want the whole object to switch it off.

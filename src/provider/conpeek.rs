@@ -9,7 +9,7 @@ mod wire;
 
 use self::wire::{Answer, Flag, body};
 use super::{
-    Call, Credentials, Exchange, Provider, Removal, TestProgress, Usage,
+    Call, Credentials, Exchange, Provider, Removal,
     account::{Account, Finding, Learned, Standing},
     error::{Effect, ErrorClass, Operation, ProviderError},
 };
@@ -18,7 +18,7 @@ use crate::{
     domain::{
         capabilities::{Capabilities, Identity, ReadRule, RemovalRule, SecretRule, TargetRule},
         desired::Desired,
-        remote::{Look, Remote, RemoteId, Seen, TaskId, differences},
+        remote::{Look, Remote, RemoteId, Seen, differences},
     },
     net::{Limit, Method, Response, SecretText},
 };
@@ -74,15 +74,6 @@ impl Provider for Conpeek {
         write(call, Operation::Update, id, want).await
     }
 
-    async fn switch_off(
-        &self,
-        _call: &Call<'_>,
-        _id: &RemoteId,
-        _want: Option<&Desired>,
-    ) -> Result<Removal, ProviderError> {
-        Err(unsupported(Operation::Switch))
-    }
-
     /// Nothing can be removed, so no call is made. Emptying the configuration instead would change what the user
     /// did not ask to be changed, and could not be told from a broken one.
     async fn remove(
@@ -93,36 +84,6 @@ impl Provider for Conpeek {
     ) -> Result<Removal, ProviderError> {
         Ok(Removal::LeftInPlace)
     }
-
-    async fn start_test(&self, _call: &Call<'_>, _id: &RemoteId) -> Result<TaskId, ProviderError> {
-        Err(unsupported(Operation::Test))
-    }
-
-    async fn poll_test(&self, _call: &Call<'_>, _task: &TaskId) -> Result<TestProgress, ProviderError> {
-        Err(unsupported(Operation::Poll))
-    }
-
-    async fn is_used(&self, _call: &Call<'_>, _id: &RemoteId, _usage: &Usage) -> Result<bool, ProviderError> {
-        Err(unsupported(Operation::Use))
-    }
-
-    async fn use_it(&self, _call: &Call<'_>, _id: &RemoteId, _usage: &Usage) -> Result<(), ProviderError> {
-        Err(unsupported(Operation::Use))
-    }
-
-    async fn stop_using(
-        &self,
-        _call: &Call<'_>,
-        _id: &RemoteId,
-        _usage: &Usage,
-    ) -> Result<(), ProviderError> {
-        Err(unsupported(Operation::Use))
-    }
-}
-
-fn unsupported(operation: Operation) -> ProviderError {
-    let message = format!("Conpeek has no call to {operation}");
-    ProviderError::new(ErrorClass::Unsupported, operation, Effect::None, message)
 }
 
 /// How a body is sent.

@@ -168,6 +168,13 @@ impl ProviderError {
         )
     }
 
+    /// A call that this upstream does not have. Nothing was sent.
+    #[must_use]
+    pub fn no_such_call(operation: Operation) -> Self {
+        let message = format!("the upstream has no call to {operation}");
+        Self::new(ErrorClass::Unsupported, operation, Effect::None, message)
+    }
+
     /// Same error with another class and message.
     #[must_use]
     pub fn reclass(self, class: ErrorClass, message: impl Into<String>) -> Self {

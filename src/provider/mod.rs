@@ -274,7 +274,8 @@ pub enum Usage {
     Key(String),
 }
 
-/// One upstream's dialect. All methods make at most one change at the upstream.
+/// One upstream's dialect. All methods make at most one change at the upstream. What an upstream cannot do it leaves
+/// out: the capabilities keep it from being asked for.
 #[allow(
     async_fn_in_trait,
     reason = "the set is closed: calls go through the enum below, never through dyn"
@@ -303,10 +304,12 @@ pub trait Provider {
     /// far as it can still be resolved.
     async fn switch_off(
         &self,
-        call: &Call<'_>,
-        id: &RemoteId,
-        want: Option<&Desired>,
-    ) -> Result<Removal, ProviderError>;
+        _call: &Call<'_>,
+        _id: &RemoteId,
+        _want: Option<&Desired>,
+    ) -> Result<Removal, ProviderError> {
+        Err(ProviderError::no_such_call(Operation::Switch))
+    }
 
     /// Removes a registration as far as the upstream can.
     async fn remove(
@@ -317,19 +320,34 @@ pub trait Provider {
     ) -> Result<Removal, ProviderError>;
 
     /// Starts the upstream's own test.
-    async fn start_test(&self, call: &Call<'_>, id: &RemoteId) -> Result<TaskId, ProviderError>;
+    async fn start_test(&self, _call: &Call<'_>, _id: &RemoteId) -> Result<TaskId, ProviderError> {
+        Err(ProviderError::no_such_call(Operation::Test))
+    }
 
     /// Asks how it goes.
-    async fn poll_test(&self, call: &Call<'_>, task: &TaskId) -> Result<TestProgress, ProviderError>;
+    async fn poll_test(&self, _call: &Call<'_>, _task: &TaskId) -> Result<TestProgress, ProviderError> {
+        Err(ProviderError::no_such_call(Operation::Poll))
+    }
 
     /// Whether `usage` already uses the registration.
-    async fn is_used(&self, call: &Call<'_>, id: &RemoteId, usage: &Usage) -> Result<bool, ProviderError>;
+    async fn is_used(&self, _call: &Call<'_>, _id: &RemoteId, _usage: &Usage) -> Result<bool, ProviderError> {
+        Err(ProviderError::no_such_call(Operation::Use))
+    }
 
     /// Makes `usage` use the registration.
-    async fn use_it(&self, call: &Call<'_>, id: &RemoteId, usage: &Usage) -> Result<(), ProviderError>;
+    async fn use_it(&self, _call: &Call<'_>, _id: &RemoteId, _usage: &Usage) -> Result<(), ProviderError> {
+        Err(ProviderError::no_such_call(Operation::Use))
+    }
 
     /// Makes `usage` stop using the registration, if it still does.
-    async fn stop_using(&self, call: &Call<'_>, id: &RemoteId, usage: &Usage) -> Result<(), ProviderError>;
+    async fn stop_using(
+        &self,
+        _call: &Call<'_>,
+        _id: &RemoteId,
+        _usage: &Usage,
+    ) -> Result<(), ProviderError> {
+        Err(ProviderError::no_such_call(Operation::Use))
+    }
 }
 
 /// The dialects. One match per method, so that the compiler asks for each new one.

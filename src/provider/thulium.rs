@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use self::wire::{Hooks, Login, body, complaint, created, parse, whole_number};
 use super::{
-    Call, Credentials, Exchange, Provider, Removal, TestProgress, Usage,
+    Call, Credentials, Exchange, Provider, Removal,
     account::{Account, Finding, Learned},
     error::{Effect, ErrorClass, Operation, ProviderError},
 };
@@ -25,7 +25,7 @@ use crate::{
     domain::{
         capabilities::{Capabilities, Identity, ReadRule, RemovalRule, SecretRule, TargetRule},
         desired::Desired,
-        remote::{Look, Remote, RemoteId, Seen, TaskId, differences},
+        remote::{Look, Remote, RemoteId, Seen, differences},
     },
     net::{Limit, Method, Response, SecretText},
 };
@@ -96,15 +96,6 @@ impl Provider for Thulium {
         update(call, id, there, want).await
     }
 
-    async fn switch_off(
-        &self,
-        _call: &Call<'_>,
-        _id: &RemoteId,
-        _want: Option<&Desired>,
-    ) -> Result<Removal, ProviderError> {
-        Err(unsupported(Operation::Switch))
-    }
-
     async fn remove(
         &self,
         call: &Call<'_>,
@@ -113,36 +104,6 @@ impl Provider for Thulium {
     ) -> Result<Removal, ProviderError> {
         remove(call, id).await
     }
-
-    async fn start_test(&self, _call: &Call<'_>, _id: &RemoteId) -> Result<TaskId, ProviderError> {
-        Err(unsupported(Operation::Test))
-    }
-
-    async fn poll_test(&self, _call: &Call<'_>, _task: &TaskId) -> Result<TestProgress, ProviderError> {
-        Err(unsupported(Operation::Poll))
-    }
-
-    async fn is_used(&self, _call: &Call<'_>, _id: &RemoteId, _usage: &Usage) -> Result<bool, ProviderError> {
-        Err(unsupported(Operation::Use))
-    }
-
-    async fn use_it(&self, _call: &Call<'_>, _id: &RemoteId, _usage: &Usage) -> Result<(), ProviderError> {
-        Err(unsupported(Operation::Use))
-    }
-
-    async fn stop_using(
-        &self,
-        _call: &Call<'_>,
-        _id: &RemoteId,
-        _usage: &Usage,
-    ) -> Result<(), ProviderError> {
-        Err(unsupported(Operation::Use))
-    }
-}
-
-fn unsupported(operation: Operation) -> ProviderError {
-    let message = format!("Thulium has no call to {operation}");
-    ProviderError::new(ErrorClass::Unsupported, operation, Effect::None, message)
 }
 
 /// Below the base URL, which ends in `/api`.

@@ -16,14 +16,13 @@ pub use self::sign::SignLog;
 use self::sign::{Signed, digest, http_date};
 use super::{
     Call, Credentials, Effect, ErrorClass, Exchange, Operation, Provider, ProviderError, Removal, Standing,
-    TestProgress, Usage,
     wire::{json_or_nothing, segment},
 };
 use crate::{
     domain::{
         capabilities::{Capabilities, Identity, ReadRule, RemovalRule, SecretRule, TargetRule},
         desired::Desired,
-        remote::{Look, Remote, RemoteId, Seen, TaskId},
+        remote::{Look, Remote, RemoteId, Seen},
     },
     net::{CheckedUrl, Limit, Method, Response, SecretText},
 };
@@ -219,11 +218,6 @@ async fn suspend(
     }
 }
 
-fn no_such_call(operation: Operation) -> ProviderError {
-    let message = format!("this upstream has no call to {operation}");
-    ProviderError::new(ErrorClass::Unsupported, operation, Effect::None, message)
-}
-
 impl Provider for Autocosmos {
     fn capabilities(&self) -> &'static Capabilities {
         &CAPABILITIES
@@ -307,30 +301,5 @@ impl Provider for Autocosmos {
             }
         }
         suspend(call, there, want, Vec::new()).await
-    }
-
-    async fn start_test(&self, _call: &Call<'_>, _id: &RemoteId) -> Result<TaskId, ProviderError> {
-        Err(no_such_call(Operation::Test))
-    }
-
-    async fn poll_test(&self, _call: &Call<'_>, _task: &TaskId) -> Result<TestProgress, ProviderError> {
-        Err(no_such_call(Operation::Poll))
-    }
-
-    async fn is_used(&self, _call: &Call<'_>, _id: &RemoteId, _usage: &Usage) -> Result<bool, ProviderError> {
-        Err(no_such_call(Operation::Use))
-    }
-
-    async fn use_it(&self, _call: &Call<'_>, _id: &RemoteId, _usage: &Usage) -> Result<(), ProviderError> {
-        Err(no_such_call(Operation::Use))
-    }
-
-    async fn stop_using(
-        &self,
-        _call: &Call<'_>,
-        _id: &RemoteId,
-        _usage: &Usage,
-    ) -> Result<(), ProviderError> {
-        Err(no_such_call(Operation::Use))
     }
 }
