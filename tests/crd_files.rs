@@ -1,4 +1,4 @@
-//! The files in `crds/` are what the code says. `UPDATE_CRDS=1 cargo test --test crd_files` rewrites them.
+//! The files in `crds/` are what the code says. `cargo xtask crds` (this test with `UPDATE_CRDS=1`) rewrites them.
 //!
 //! Also checks, without an apiserver, what the apiserver would refuse or a user would miss: structural
 //! schemas, descriptions on every field, bounds on everything that a rule reads.
@@ -49,7 +49,7 @@ fn the_files_are_what_the_code_says() {
             .replace("\r\n", "\n");
         assert!(
             found == wanted,
-            "{} is not what src/api says; run `UPDATE_CRDS=1 cargo test --test crd_files`",
+            "{} is not what src/api says; run `cargo xtask crds`",
             path.display()
         );
     }
