@@ -225,18 +225,29 @@ fn pid_of(pid: u32) -> Option<Pid> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Stdio};
+    use std::{
+        process::{Child, Stdio},
+        thread,
+        time::{Duration, Instant},
+    };
 
     use super::*;
     use crate::Pids;
 
     fn sleeper(mark: &str) -> Child {
         // Waits for a line that never comes, without a child of its own.
-        Command::new("sh")
+        let child = Command::new("sh")
             .args(["-c", "read line; :", mark])
             .stdin(Stdio::piped())
             .spawn()
-            .unwrap()
+            .unwrap();
+        // `spawn` returns while the kernel is still setting the new program up: for a moment it has no command line.
+        let began = Instant::now();
+        while !command_line_has(child.id(), mark) {
+            assert!(began.elapsed() < Duration::from_secs(10), "sh did not start");
+            thread::sleep(Duration::from_millis(1));
+        }
+        child
     }
 
     #[test]
