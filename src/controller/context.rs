@@ -19,7 +19,6 @@ use super::{accounts::Accounts, index::Index, memory::Memories, watches::Stores}
 use crate::{
     api::{
         ClusterWebhookProvider, Webhook, WebhookProvider,
-        conditions::{self, ConditionType, ProviderReason, Reason},
         provider::{AnyProviderSpec, CaBundleLocation, ProviderSettings, ProviderType, SecretLocation},
         webhook::ProviderKind,
     },
@@ -305,17 +304,6 @@ impl ProviderObject {
             Self::Namespaced(provider) => provider.spec.ca_bundle(&provider.namespace().unwrap_or_default()),
             Self::Cluster(provider) => provider.spec.ca_bundle(""),
         }
-    }
-
-    /// Whether its own status says that it cannot be used, and what it says.
-    #[must_use]
-    pub fn refusal(&self) -> Option<&str> {
-        const TERMINAL: [ProviderReason; 1] = [ProviderReason::InvalidSpec];
-        let status = self.status()?;
-        let ready = conditions::find(&status.conditions, ConditionType::Ready)?;
-        let current = status.observed_generation == self.metadata().generation;
-        (current && TERMINAL.iter().any(|reason| reason.as_str() == ready.reason))
-            .then_some(ready.message.as_str())
     }
 }
 

@@ -47,8 +47,6 @@ pub struct Remote {
     pub secret: Option<SecretText>,
     /// When it was made.
     pub created: Option<Timestamp>,
-    /// Whether an organisation or key uses it, as far as it was asked for (ricloud's `target`).
-    pub in_use: Option<bool>,
 }
 
 impl Remote {
@@ -66,7 +64,6 @@ impl Remote {
             state: None,
             secret: None,
             created: None,
-            in_use: None,
         }
     }
 
