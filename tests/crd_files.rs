@@ -11,7 +11,7 @@
     reason = "the helpers of a test fail as the test itself does: by panicking"
 )]
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -30,17 +30,31 @@ use webhook_operator::{
 /// Stands at the top of each file.
 const HEADER: &str = "# Generated from src/api by `cargo xtask crds`. Do not edit.\n";
 
-fn file(crd: &CustomResourceDefinition) -> PathBuf {
+/// Where the files are: for people, and for the chart, which can only read what is inside of it.
+const FOLDERS: [&str; 2] = ["crds", "charts/webhook-operator/files/crds"];
+
+fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("crds")
+}
+
+fn file(folder: &str, crd: &CustomResourceDefinition) -> PathBuf {
+    root()
+        .join(folder)
         .join(format!("{}.yaml", crd.spec.names.plural))
 }
 
 #[test]
 fn the_files_are_what_the_code_says() {
     let update = std::env::var_os("UPDATE_CRDS").is_some_and(|value| value == "1");
-    for crd in schema::crds() {
-        let (path, wanted) = (file(&crd), format!("{HEADER}{}", yaml::to_string(&crd).unwrap()));
+    let crds = schema::crds();
+    for (folder, crd) in FOLDERS
+        .iter()
+        .flat_map(|folder| crds.iter().map(move |crd| (folder, crd)))
+    {
+        let (path, wanted) = (
+            file(folder, crd),
+            format!("{HEADER}{}", yaml::to_string(crd).unwrap()),
+        );
         if update {
             fs::write(&path, &wanted).unwrap();
         }
@@ -56,15 +70,63 @@ fn the_files_are_what_the_code_says() {
 }
 
 #[test]
-fn the_folder_holds_nothing_else() {
-    let mut found: Vec<_> = fs::read_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    let mut wanted: Vec<_> = schema::crds().iter().map(file).collect();
-    found.sort();
-    wanted.sort();
-    assert_eq!(found, wanted);
+fn the_folders_hold_nothing_else() {
+    for folder in FOLDERS {
+        let mut found: Vec<_> = fs::read_dir(root().join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        let mut wanted: Vec<_> = schema::crds().iter().map(|crd| file(folder, crd)).collect();
+        found.sort();
+        wanted.sort();
+        assert_eq!(found, wanted);
+    }
+}
+
+/// What a list of rules grants: each group, resource and verb.
+fn grants(rules: &Value) -> BTreeSet<[String; 3]> {
+    let words = |rule: &Value, field: &str| -> Vec<String> {
+        let words = rule[field].as_array().unwrap();
+        words
+            .iter()
+            .map(|word| word.as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut grants = BTreeSet::new();
+    for rule in rules.as_array().unwrap() {
+        for group in words(rule, "apiGroups") {
+            for resource in words(rule, "resources") {
+                for verb in words(rule, "verbs") {
+                    grants.insert([group.clone(), resource.clone(), verb]);
+                }
+            }
+        }
+    }
+    grants
+}
+
+#[test]
+fn the_chart_grants_what_the_plain_manifests_grant() {
+    let plain = fs::read_to_string(root().join("config/rbac.yaml")).unwrap();
+    let plain: Vec<Value> = yaml::parse_all(&plain).unwrap();
+    let role = plain
+        .iter()
+        .find(|object| object["kind"] == "ClusterRole")
+        .unwrap();
+    let chart = root().join("charts/webhook-operator/templates");
+    let helpers = fs::read_to_string(chart.join("_helpers.tpl")).unwrap();
+    let (_, rules) = helpers
+        .split_once("{{- define \"webhook-operator.rules\" -}}")
+        .unwrap();
+    let (everywhere, _) = rules.split_once("{{- end }}").unwrap();
+    let rbac = fs::read_to_string(chart.join("rbac.yaml")).unwrap();
+    let (_, rules) = rbac
+        .split_once("{{- include \"webhook-operator.rules\" . | nindent 2 }}\n")
+        .unwrap();
+    let (cluster, _) = rules.split_once("---").unwrap();
+    let mut granted = grants(&yaml::parse(everywhere).unwrap());
+    granted.extend(grants(&yaml::parse(cluster).unwrap()));
+    assert_eq!(granted, grants(&role["rules"]));
 }
 
 #[test]
