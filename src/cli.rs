@@ -6,6 +6,7 @@ use std::{
     fmt::Display,
     io::{self, Write},
     net::SocketAddr,
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -14,7 +15,8 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    api::{duration::ApiDuration, schema},
+    api::{duration::ApiDuration, provider::ProviderType, schema},
+    check::{self, input, report},
     net::{AddressPolicy, AllowListError},
     telemetry::{self, LogFormat},
 };
@@ -48,10 +50,33 @@ pub enum Command {
     /// variable counts as not set, and the option on the command line wins. SIGTERM and SIGINT end it in good
     /// order: no new work, 25 s for what is in flight, the lease given back.
     Run(Box<RunArgs>),
+    /// Judge manifests without a cluster: schema, rules, and what each upstream can do
+    ///
+    /// Exit code 0: clean; 1: findings; 2: something named could not be read. A Webhook is judged by the type of its
+    /// provider, which is looked for among all that is given.
+    Check(CheckArgs),
     /// Print the three CustomResourceDefinitions as YAML
     ///
     /// For `webhook-operator crds | kubectl apply --server-side -f -`. They belong to this version of the binary.
     Crds,
+}
+
+/// The options of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Files, folders (every .yaml, .yml and .json below them), or - for standard input
+    ///
+    /// `helm template ... | webhook-operator check -` judges what a chart makes.
+    #[arg(required = true, value_name = "FILE|DIR|-")]
+    paths: Vec<PathBuf>,
+
+    /// How findings are printed
+    #[arg(short, long, value_enum, value_name = "text|json|github", default_value_t = report::Format::Text)]
+    output: report::Format,
+
+    /// The type of providers that are not among the files
+    #[arg(long, value_name = "TYPE", value_parser = provider_type)]
+    provider_type: Option<ProviderType>,
 }
 
 /// The options of `run` as they are written.
@@ -224,6 +249,7 @@ pub async fn execute<E: Display>(command: Command, run: impl AsyncFnOnce(RunOpti
             Ok(()) => EXIT_OK,
             Err(error) => complain(&format!("could not print the CRDs: {error}")),
         },
+        Command::Check(args) => check_manifests(&args, io::stdin().lock(), &mut io::stdout().lock()),
         Command::Run(args) => {
             let options = match RunOptions::try_from(*args) {
                 Ok(options) => options,
@@ -260,6 +286,30 @@ pub fn shutdown_signal() -> io::Result<impl Future<Output = &'static str> + Send
             _ = interrupt.recv() => "SIGINT",
         }
     })
+}
+
+/// Judges manifests; returns the exit code.
+fn check_manifests(args: &CheckArgs, stdin: impl io::Read, out: &mut impl Write) -> u8 {
+    let (documents, errors) = input::read(&args.paths, stdin);
+    let verdict = match check::Judge::new() {
+        Ok(judge) => judge.judge(&documents, args.provider_type),
+        Err(error) => {
+            complain(&format!("the rules of this build cannot be read: {error}"));
+            return EXIT_USAGE;
+        }
+    };
+    for error in &errors {
+        complain(&error.to_string());
+    }
+    match report::print(&verdict, args.output, out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("the findings could not be printed: {error}"));
+            EXIT_USAGE
+        }
+        _ if !errors.is_empty() => EXIT_USAGE,
+        _ if verdict.is_clean() => EXIT_OK,
+        _ => EXIT_FAILURE,
+    }
 }
 
 fn print_crds(out: &mut impl Write) -> io::Result<()> {
@@ -308,6 +358,17 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err("at least 1s".to_owned());
     }
     Ok(duration)
+}
+
+fn provider_type(text: &str) -> Result<ProviderType, String> {
+    let known = ProviderType::ALL;
+    known
+        .into_iter()
+        .find(|kind| kind.as_str().eq_ignore_ascii_case(text))
+        .ok_or_else(|| {
+            let known: Vec<&str> = known.iter().map(|kind| kind.as_str()).collect();
+            format!("known are {}", known.join(", "))
+        })
 }
 
 fn log_filter(text: &str) -> Result<String, String> {

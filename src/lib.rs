@@ -8,6 +8,7 @@ pub mod domain;
 pub mod net;
 pub mod provider;
 
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod health;

@@ -34,6 +34,17 @@ pub fn parse_all<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, Error> {
     Ok(documents)
 }
 
+/// Reads every document of `text`, empty ones included, so that they can be counted.
+///
+/// # Errors
+///
+/// As [`parse_all`].
+pub fn parse_all_with_empty<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, Error> {
+    serde_yaml::Deserializer::from_str(text)
+        .map(|document| Ok(T::deserialize(document)?))
+        .collect()
+}
+
 /// Reads one document.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ fn run_options(args: &[&str]) -> Result<RunOptions, String> {
     let line = ["webhook-operator", "run"].iter().chain(args);
     match Cli::read(line).map_err(|error| error.to_string())?.command {
         Command::Run(args) => RunOptions::try_from(*args).map_err(|error| error.to_string()),
-        Command::Crds => panic!("asked for run"),
+        Command::Crds | Command::Check(_) => panic!("asked for run"),
     }
 }
 
@@ -186,4 +186,36 @@ async fn a_signal_is_told_by_name_even_if_it_came_early() {
         );
         assert_eq!(tokio::time::timeout(Duration::from_secs(5), told).await, Ok(name));
     }
+}
+
+/// Runs `check` on a text of standard input.
+fn check_stdin(args: &[&str], text: &str) -> (u8, String) {
+    let line = ["webhook-operator", "check"].iter().chain(args);
+    let Command::Check(args) = Cli::read(line).unwrap().command else {
+        panic!("asked for check");
+    };
+    let mut out = Vec::new();
+    let code = check_manifests(&args, text.as_bytes(), &mut out);
+    (code, String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn check_ends_with_a_code_that_says_how_it_went() {
+    let good = "apiVersion: webhook-operator.dev/v1alpha1
+kind: Webhook
+metadata: {name: w}
+spec: {providerRef: {name: p}, target: '9', url: 'https://hooks.example.com/'}
+";
+    // A provider that is not there is no finding, unless its type is said.
+    assert_eq!(check_stdin(&["-"], good).0, EXIT_OK);
+    assert_eq!(check_stdin(&["-", "--provider-type", "conpeek"], good).0, EXIT_OK);
+    let (code, out) = check_stdin(&["-", "--provider-type", "Thulium", "-o", "json"], good);
+    assert_eq!(code, EXIT_FAILURE, "{out}");
+    assert!(out.contains("\"field\": \"spec.target\""), "{out}");
+    assert_eq!(check_stdin(&["-"], "a: [").0, EXIT_USAGE);
+    assert_eq!(check_stdin(&["/nowhere/at/all"], "").0, EXIT_USAGE);
+    // Nothing to look at is said, and is no failure.
+    assert_eq!(check_stdin(&["-"], "").0, EXIT_OK);
+    let unknown = Cli::read(["webhook-operator", "check", "-", "--provider-type", "acme"]).unwrap_err();
+    assert!(unknown.to_string().contains("known are Conpeek"), "{unknown}");
 }

@@ -13,6 +13,7 @@ mod account_end;
 mod audit;
 mod budget;
 mod changes;
+mod check;
 mod conflicts;
 mod deletes;
 mod examples;
