@@ -19,7 +19,7 @@ use crate::double::{Call, Reply, Upstream};
 use crate::journal::Duplicate;
 use crate::secret::Secret;
 use crate::sign::DeliverySignature;
-use crate::{iso_now, lock};
+use crate::{Source, lock};
 use auth::{Replays, authenticate, parse_authorization};
 use fields::Errors;
 
@@ -160,6 +160,7 @@ pub struct Autocosmos {
     behaviour: Mutex<AutocosmosBehaviour>,
     state: Mutex<State>,
     courier: Courier,
+    source: Source,
 }
 
 impl Autocosmos {
@@ -167,6 +168,7 @@ impl Autocosmos {
         behaviour: AutocosmosBehaviour,
         accounts: Vec<AutocosmosAccount>,
         courier: Courier,
+        source: Source,
     ) -> Self {
         let accounts = accounts
             .into_iter()
@@ -180,6 +182,7 @@ impl Autocosmos {
             behaviour: Mutex::new(behaviour),
             state: Mutex::new(state),
             courier,
+            source,
         }
     }
 
@@ -478,7 +481,7 @@ impl Upstream for Autocosmos {
             .filter(|url| !url.is_empty())
             .ok_or("the configuration has no Callback")?;
         let scheme = lock(&self.behaviour).delivery_signature.clone();
-        let (hook_id, timestamp) = (uuid::Uuid::new_v4().to_string(), iso_now());
+        let (hook_id, timestamp) = (self.source.uuid().to_string(), self.source.iso_now());
         let topic = (!order.without_topic).then_some(order.topic.as_str());
         let mut headers = vec![
             ("Content-Type".to_owned(), "application/json".to_owned()),

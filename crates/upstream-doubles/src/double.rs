@@ -2,7 +2,6 @@
 //! the upstream's own file.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -23,7 +22,7 @@ use crate::delivery::Delivered;
 use crate::faults::{ActiveFault, Effect, Fault, FaultId, Faults, RetryAfter};
 use crate::journal::{Counts, Duplicate, Journal, Seen};
 use crate::server::{self, Reset, Stop};
-use crate::{http_date, lock};
+use crate::{Source, http_date, lock};
 
 /// Longest request body that is read; more is answered by 413.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
@@ -195,33 +194,51 @@ pub trait Upstream: Send + Sync + 'static {
     fn deliver(&self, order: Value) -> impl Future<Output = Result<Vec<Delivered>, String>> + Send;
 }
 
+/// What all doubles share.
+#[derive(Clone)]
+pub(crate) struct Setting {
+    pub(crate) journal_limit: usize,
+    /// Wait before each answer.
+    pub(crate) latency: Duration,
+    pub(crate) stop: Stop,
+    pub(crate) source: Source,
+}
+
 /// A running double: the upstream and everything around it.
 pub struct Double<U: Upstream> {
     upstream: Arc<U>,
-    address: SocketAddr,
+    /// Scheme and authority.
+    origin: String,
     faults: Faults,
     journal: Journal,
     latency_millis: AtomicU64,
     stop: Stop,
+    source: Source,
 }
 
 impl<U: Upstream> Double<U> {
+    /// A double that nobody can connect to.
+    pub(crate) fn new(upstream: Arc<U>, origin: String, setting: Setting) -> Arc<Self> {
+        Arc::new(Self {
+            upstream,
+            origin,
+            faults: Faults::default(),
+            journal: Journal::new(setting.journal_limit, setting.source.clone()),
+            latency_millis: AtomicU64::new(u64::try_from(setting.latency.as_millis()).unwrap_or(u64::MAX)),
+            stop: setting.stop,
+            source: setting.source,
+        })
+    }
+
     pub(crate) fn start(
         upstream: Arc<U>,
         listener: TcpListener,
-        journal_limit: usize,
-        latency: Duration,
-        stop: &Stop,
+        setting: &Setting,
     ) -> std::io::Result<(Arc<Self>, JoinHandle<Option<()>>)> {
-        let double = Arc::new(Self {
-            upstream,
-            address: listener.local_addr()?,
-            faults: Faults::default(),
-            journal: Journal::new(journal_limit),
-            latency_millis: AtomicU64::new(u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
-            stop: stop.clone(),
-        });
+        let origin = format!("http://{}", listener.local_addr()?);
+        let double = Self::new(upstream, origin, setting.clone());
         let handler = Arc::clone(&double);
+        let stop = &setting.stop;
         let task = stop.spawn(server::serve(listener, stop.clone(), move |request| {
             let double = Arc::clone(&handler);
             async move { double.receive(request).await }
@@ -231,7 +248,7 @@ impl<U: Upstream> Double<U> {
 
     /// The base URL to configure, with the path that belongs to it and without a slash at the end.
     pub fn url(&self) -> String {
-        format!("http://{}{}", self.address, self.upstream.base_path())
+        format!("{}{}", self.origin, self.upstream.base_path())
     }
 
     /// The upstream itself, for what only it has.
@@ -364,17 +381,29 @@ impl<U: Upstream> Double<U> {
             Ok(body) => body.to_bytes(),
             Err(_) => return Ok(Reply::empty(StatusCode::PAYLOAD_TOO_LARGE).into_response()),
         };
+        self.take(Request::from_parts(parts, body)).await
+    }
+
+    async fn take(self: Arc<Self>, request: Request<Bytes>) -> Result<Response<Body>, Reset> {
+        let (parts, body) = request.into_parts();
         let call = Call {
             method: parts.method,
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().map(str::to_owned),
             headers: parts.headers,
             body,
-            received: SystemTime::now(),
+            received: self.source.now(),
         };
         let stop = self.stop.clone();
         let answer = stop.spawn(self.handle(call)).await;
         answer.ok().flatten().unwrap_or(Err(Reset))
+    }
+
+    /// The same without a connection; the answer's body is read whole.
+    pub(crate) async fn exchange(self: Arc<Self>, request: Request<Bytes>) -> Result<Response<Bytes>, Reset> {
+        let (parts, body) = self.take(request).await?.into_parts();
+        let body = body.collect().await.map_err(|_| Reset)?;
+        Ok(Response::from_parts(parts, body.to_bytes()))
     }
 
     async fn handle(self: Arc<Self>, mut call: Call) -> Result<Response<Body>, Reset> {
@@ -387,7 +416,7 @@ impl<U: Upstream> Double<U> {
         let wait = self.latency() + strike.delay_before;
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
-            call.received = SystemTime::now();
+            call.received = self.source.now();
         }
         let reply = match &strike.fault {
             Some(fault) if !fault.is_handled() => None,
@@ -401,7 +430,7 @@ impl<U: Upstream> Double<U> {
             tokio::time::sleep(strike.delay_after).await;
         }
         let response = match strike.fault {
-            Some(fault) => distort(&fault.effect, reply),
+            Some(fault) => distort(&fault.effect, reply, &self.source),
             None => reply.map(Reply::into_response).ok_or(Reset),
         };
         self.journal.answered(
@@ -428,7 +457,7 @@ fn effect_name(effect: &Effect) -> &'static str {
 }
 
 /// The answer as the fault leaves it. Without a reply (nothing was handled) an empty 200 stands in for it.
-fn distort(effect: &Effect, reply: Option<Reply>) -> Result<Response<Body>, Reset> {
+fn distort(effect: &Effect, reply: Option<Reply>, source: &Source) -> Result<Response<Body>, Reset> {
     let reply = reply.unwrap_or_else(|| Reply::json(StatusCode::OK, &Value::Object(serde_json::Map::new())));
     match effect {
         Effect::ResetBefore | Effect::ResetAfter => Err(Reset),
@@ -448,7 +477,7 @@ fn distort(effect: &Effect, reply: Option<Reply>) -> Result<Response<Body>, Rese
                 }
             }
             if let Some(after) = retry_after {
-                answer = answer.header(RETRY_AFTER, &retry_after_value(*after));
+                answer = answer.header(RETRY_AFTER, &retry_after_value(*after, source));
             }
             Ok(answer.into_response())
         }
@@ -478,10 +507,10 @@ fn distort(effect: &Effect, reply: Option<Reply>) -> Result<Response<Body>, Rese
     }
 }
 
-fn retry_after_value(after: RetryAfter) -> String {
+fn retry_after_value(after: RetryAfter, source: &Source) -> String {
     match after {
         RetryAfter::Seconds(seconds) => seconds.to_string(),
-        RetryAfter::DateIn(seconds) => http_date(SystemTime::now() + Duration::from_secs(seconds)),
+        RetryAfter::DateIn(seconds) => http_date(source.now() + Duration::from_secs(seconds)),
     }
 }
 

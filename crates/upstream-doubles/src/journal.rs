@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use serde::Serialize;
 
 use crate::double::Call;
-use crate::{lock, unix_millis};
+use crate::{Source, lock};
 
 /// Requests kept when nothing else is said.
 pub const DEFAULT_JOURNAL_LIMIT: usize = 100_000;
@@ -134,13 +134,15 @@ impl Inner {
 #[derive(Debug)]
 pub(crate) struct Journal {
     limit: usize,
+    source: Source,
     inner: Mutex<Inner>,
 }
 
 impl Journal {
-    pub(crate) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize, source: Source) -> Self {
         Self {
             limit: limit.max(1),
+            source,
             inner: Mutex::default(),
         }
     }
@@ -151,7 +153,7 @@ impl Journal {
         let header = |name: &str| call.header(name).map(|value| (name.to_owned(), value.to_owned()));
         let mut entry = Seen {
             seq: 0,
-            at_millis: unix_millis(),
+            at_millis: self.source.unix_millis(),
             method: call.method.as_str().to_owned(),
             path: call.path.clone(),
             query: call.query.clone(),
@@ -235,7 +237,7 @@ mod tests {
 
     #[test]
     fn keeps_the_newest_and_counts_all() {
-        let journal = Journal::new(3);
+        let journal = Journal::new(3, Source::real());
         for number in 0..5 {
             let seq = journal.open(&call("{}"), None, None);
             journal.handled(seq, number % 2 == 0);
@@ -254,7 +256,7 @@ mod tests {
 
     #[test]
     fn bodies_are_cut_and_hidden_from_debug_and_credentials_never_kept() {
-        let journal = Journal::new(3);
+        let journal = Journal::new(3, Source::real());
         journal.open(&call(&"s3cr3t".repeat(2000)), None, None);
         let seen = journal.requests(|_| true).remove(0);
         assert_eq!(seen.body.len(), JOURNAL_BODY_BYTES);

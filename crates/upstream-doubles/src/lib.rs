@@ -25,17 +25,19 @@ mod delivery;
 mod double;
 mod faults;
 mod journal;
+mod models;
 mod receiver;
 mod ricloud;
 mod secret;
 mod server;
 pub mod sign;
+mod source;
 mod thulium;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
@@ -55,17 +57,21 @@ pub use delivery::{DELIVERY_TIMEOUT, Delivered, HostMap};
 pub use double::{Call, Double, Reply, Upstream};
 pub use faults::{ActiveFault, Effect, Fault, FaultId, RetryAfter};
 pub use journal::{Counts, DEFAULT_JOURNAL_LIMIT, Duplicate, JOURNAL_BODY_BYTES, Seen};
+pub use models::Models;
 pub use receiver::{Judgement, RECEIVED_BODY_BYTES, RECEIVED_LIMIT, Received, Receiver};
 pub use ricloud::{
     ConfigState, DeleteSupport, IdStyle, ImplicitTest, References, Ricloud, RicloudAccount, RicloudBehaviour,
     StateNew, TaskCourse, Verdict, WebhookConfig,
 };
 pub use secret::Secret;
+pub use server::Reset;
+pub use source::Source;
 pub use thulium::{
     Paging, PasswordEcho, RefusalBody, Thulium, ThuliumAccount, ThuliumBehaviour, ThuliumWebhook,
 };
 
 use delivery::Courier;
+use double::Setting;
 use server::StopHandle;
 
 /// Whether a route that no public document shows exists.
@@ -239,21 +245,32 @@ impl Doubles {
         let admin = server::bind(options.admin).await?;
         let (handle, stop) = server::stop_pair();
         let courier = Courier::new(options.hosts);
-        let limit = options.journal_limit;
-        let latency = Duration::from_millis(options.latency_millis);
+        let source = Source::real();
+        let setting = Setting {
+            journal_limit: options.journal_limit,
+            latency: Duration::from_millis(options.latency_millis),
+            stop: stop.clone(),
+            source: source.clone(),
+        };
 
         let Setup { accounts, behaviour } = options.conpeek;
         let upstream = Arc::new(Conpeek::new(behaviour, accounts, courier.clone()));
-        let (conpeek, conpeek_task) = Double::start(upstream, conpeek, limit, latency, &stop)?;
+        let (conpeek, conpeek_task) = Double::start(upstream, conpeek, &setting)?;
         let Setup { accounts, behaviour } = options.thulium;
         let upstream = Arc::new(Thulium::new(behaviour, accounts, courier.clone()));
-        let (thulium, thulium_task) = Double::start(upstream, thulium, limit, latency, &stop)?;
+        let (thulium, thulium_task) = Double::start(upstream, thulium, &setting)?;
         let Setup { accounts, behaviour } = options.ricloud;
-        let upstream = Arc::new(Ricloud::new(behaviour, accounts, courier.clone(), stop.clone()));
-        let (ricloud, ricloud_task) = Double::start(upstream, ricloud, limit, latency, &stop)?;
+        let upstream = Arc::new(Ricloud::new(
+            behaviour,
+            accounts,
+            courier.clone(),
+            stop.clone(),
+            source.clone(),
+        ));
+        let (ricloud, ricloud_task) = Double::start(upstream, ricloud, &setting)?;
         let Setup { accounts, behaviour } = options.autocosmos;
-        let upstream = Arc::new(Autocosmos::new(behaviour, accounts, courier));
-        let (autocosmos, autocosmos_task) = Double::start(upstream, autocosmos, limit, latency, &stop)?;
+        let upstream = Arc::new(Autocosmos::new(behaviour, accounts, courier, source));
+        let (autocosmos, autocosmos_task) = Double::start(upstream, autocosmos, &setting)?;
 
         let receiver_state = Receiver::new(receiver.local_addr()?);
         let router = receiver_state.router();
@@ -360,24 +377,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(crate) fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// An absolute http or https URL with a host.
 pub(crate) fn is_http_url(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-}
-
-/// `2024-05-01T12:00:00Z`.
-pub(crate) fn iso_now() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// `2024-05-01T12:00:00.123456Z`.
-pub(crate) fn iso_now_micros() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
 pub(crate) fn parse_iso(text: &str) -> Option<Timestamp> {
@@ -398,6 +400,8 @@ pub(crate) fn parse_http_date(text: &str) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]
@@ -413,13 +417,5 @@ mod tests {
         ] {
             assert!(parse_http_date(wrong).is_none(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn iso_times_can_be_read_back() {
-        let text = iso_now_micros();
-        assert_eq!(text.len(), "2024-05-01T12:00:00.123456Z".len());
-        assert!(parse_iso(&text).is_some());
-        assert_eq!(iso_now().len(), "2024-05-01T12:00:00Z".len());
     }
 }

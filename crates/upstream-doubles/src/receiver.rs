@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use crate::secret::Secret;
 use crate::sign::{self, DeliverySignature, Encoding};
-use crate::{lock, unix_millis};
+use crate::{Source, lock};
 
 /// Deliveries kept; the oldest go first.
 pub const RECEIVED_LIMIT: usize = 10_000;
@@ -265,7 +265,7 @@ impl Receiver {
         let Some(source) = source else {
             return Outcome::plain(StatusCode::NOT_FOUND);
         };
-        let now = i64::try_from(unix_millis() / 1000).unwrap_or(i64::MAX);
+        let now = i64::try_from(Source::real().unix_millis() / 1000).unwrap_or(i64::MAX);
         let signature = signature.unwrap_or_default();
         let mut result = Err("no secret is known".to_owned());
         for secret in source() {
@@ -358,7 +358,7 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Res
     let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
         return answer(StatusCode::PAYLOAD_TOO_LARGE, None);
     };
-    let at_millis = unix_millis();
+    let at_millis = Source::real().unix_millis();
     let (path, query) = (parts.uri.path(), parts.uri.query());
     let outcome = receiver.judge(path, query, &parts.headers, &body).await;
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();

@@ -16,9 +16,9 @@ use serde_json::Value;
 use crate::delivery::{Courier, Delivered};
 use crate::double::{Call, Reply, Upstream};
 use crate::journal::Duplicate;
-use crate::lock;
 use crate::secret::Secret;
 use crate::server::Stop;
+use crate::{Source, lock};
 use store::State;
 
 /// A key of an organisation.
@@ -242,6 +242,7 @@ pub struct Ricloud {
     state: Mutex<State>,
     courier: Courier,
     stop: Stop,
+    source: Source,
 }
 
 impl Ricloud {
@@ -250,8 +251,9 @@ impl Ricloud {
         accounts: Vec<RicloudAccount>,
         courier: Courier,
         stop: Stop,
+        source: Source,
     ) -> Self {
-        let mut state = State::default();
+        let mut state = State::new(source.clone());
         for account in accounts {
             state.add_account(account);
         }
@@ -260,6 +262,7 @@ impl Ricloud {
             state: Mutex::new(state),
             courier,
             stop,
+            source,
         }
     }
 
@@ -393,7 +396,7 @@ impl Upstream for Ricloud {
     async fn deliver(&self, order: Value) -> Result<Vec<Delivered>, String> {
         let order: Order = serde_json::from_value(order).map_err(|error| error.to_string())?;
         let config = self.config(order.id).ok_or("no such config")?;
-        let event = verdict::event(&order.r#type, &order.action, order.data);
+        let event = verdict::event(&self.source, &order.r#type, &order.action, order.data);
         Ok(vec![self.send(&config, &event).await])
     }
 }

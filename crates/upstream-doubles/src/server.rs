@@ -29,7 +29,7 @@ use tower::ServiceExt;
 /// A handler's wish to close the connection without a byte of an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("connection reset on purpose")]
-pub(crate) struct Reset;
+pub struct Reset;
 
 /// Ends every task started through it when its [`StopHandle`] goes.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Who calls: the request signature of Autocosmos, its date, its digest, and the replay rule.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use axum::http::Method;
 
@@ -13,15 +13,16 @@ use crate::sign::{AcsRequest, digest_matches, equal};
 /// HMACs seen lately.
 #[derive(Debug, Default)]
 pub(super) struct Replays {
-    order: VecDeque<(Instant, String)>,
+    order: VecDeque<(SystemTime, String)>,
     known: HashSet<String>,
 }
 
 impl Replays {
     /// Whether the MAC is new within the window; remembers it if so.
-    fn admit(&mut self, mac: &str, window: Duration, now: Instant) -> bool {
+    fn admit(&mut self, mac: &str, window: Duration, now: SystemTime) -> bool {
         while let Some((at, _)) = self.order.front() {
-            if now.duration_since(*at) < window {
+            // A clock that was set back has moved by nothing.
+            if now.duration_since(*at).unwrap_or_default() < window {
                 break;
             }
             if let Some((_, old)) = self.order.pop_front() {
@@ -88,7 +89,7 @@ pub(super) fn authenticate(
         ReplayRule::Off => false,
     };
     let window = Duration::from_millis(behaviour.replay_window_millis);
-    if judged && !state.replays.admit(mac, window, Instant::now()) {
+    if judged && !state.replays.admit(mac, window, call.received) {
         return Err("HMAC repetido.");
     }
     Ok(account)
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn a_mac_is_refused_within_the_window_and_forgotten_after_it() {
         let mut replays = Replays::default();
-        let (start, window) = (Instant::now(), Duration::from_secs(1));
+        let (start, window) = (SystemTime::UNIX_EPOCH, Duration::from_secs(1));
         let at = |millis| start + Duration::from_millis(millis);
         assert!(replays.admit("a", window, at(0)));
         assert!(!replays.admit("a", window, at(999)));

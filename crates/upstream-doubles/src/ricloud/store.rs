@@ -1,12 +1,11 @@
 //! What ricloud stores: organisations with their configs, keys, tasks; and how ids are written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::{ConfigState, IdStyle, RicloudAccount, WebhookConfig};
-use crate::iso_now_micros;
+use crate::Source;
 use crate::journal::Duplicate;
 use crate::secret::Secret;
 
@@ -81,16 +80,28 @@ pub(super) struct Task {
     pub(super) date_completed: Option<String>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
+    source: Source,
     last_id: u64,
     organisations: Vec<Organisation>,
     keys: BTreeMap<u64, Key>,
-    tokens: HashMap<Secret, u64>,
+    tokens: BTreeMap<Secret, u64>,
     tasks: BTreeMap<u64, Task>,
 }
 
 impl State {
+    pub(super) fn new(source: Source) -> Self {
+        Self {
+            source,
+            last_id: 0,
+            organisations: Vec::new(),
+            keys: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+        }
+    }
+
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -108,7 +119,7 @@ impl State {
                 name: account.organisation.clone(),
                 webhook_config_default: None,
                 configs: BTreeMap::new(),
-                date_created: iso_now_micros(),
+                date_created: self.source.iso_now_micros(),
             });
             self.organisations.len() - 1
         });
@@ -127,7 +138,7 @@ impl State {
             organisation,
             webhook_config: before.as_ref().and_then(|key| key.webhook_config),
             read_only: account.read_only,
-            date_created: before.map_or_else(iso_now_micros, |key| key.date_created),
+            date_created: before.map_or_else(|| self.source.iso_now_micros(), |key| key.date_created),
         };
         self.keys.insert(id, key);
     }
@@ -183,9 +194,9 @@ impl State {
             id,
             organisation: organisation.name.clone(),
             url: url.to_owned(),
-            secret: format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()).into(),
+            secret: format!("{}{}", self.source.uuid().simple(), self.source.uuid().simple()).into(),
             state: ConfigState::New,
-            date_created: iso_now_micros(),
+            date_created: self.source.iso_now_micros(),
             revision: 0,
         };
         organisation.configs.insert(id, config.clone());
@@ -256,7 +267,7 @@ impl State {
             target,
             state: "pending",
             error: None,
-            date_created: iso_now_micros(),
+            date_created: self.source.iso_now_micros(),
             date_started: None,
             date_completed: None,
         };

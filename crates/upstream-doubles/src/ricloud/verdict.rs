@@ -6,11 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use url::Url;
-use uuid::Uuid;
 
 use super::{ConfigState, ImplicitTest, Ricloud, TaskCourse, Verdict, WebhookConfig, store};
 use crate::delivery::Delivered;
-use crate::{iso_now_micros, lock, sign, unix_millis};
+use crate::{Source, lock, sign};
 
 /// An `event` object; its id is also the last segment of the URL it is sent to.
 pub(super) struct Event {
@@ -18,8 +17,8 @@ pub(super) struct Event {
     body: Value,
 }
 
-pub(super) fn event(kind: &str, action: &str, data: Value) -> Event {
-    let id = Uuid::new_v4().to_string();
+pub(super) fn event(source: &Source, kind: &str, action: &str, data: Value) -> Event {
+    let id = source.uuid().to_string();
     let body = json!({
         "id": id,
         "resource": "event",
@@ -28,7 +27,7 @@ pub(super) fn event(kind: &str, action: &str, data: Value) -> Event {
         "data": data,
         "state": "pending",
         "retries": 0,
-        "date_created": iso_now_micros(),
+        "date_created": source.iso_now_micros(),
         "date_delivered": null,
     });
     Event { id, body }
@@ -80,7 +79,7 @@ impl Ricloud {
         let half = Duration::from_millis(behaviour.test_millis / 2);
         tokio::time::sleep(half).await;
         if let Some(task) = lock(&self.state).task_mut(task) {
-            task.date_started = Some(iso_now_micros());
+            task.date_started = Some(self.source.iso_now_micros());
             task.state = if behaviour.tasks == TaskCourse::Suspended {
                 "suspended"
             } else {
@@ -105,7 +104,7 @@ impl Ricloud {
                     "state": config.state,
                     "date_created": config.date_created,
                 });
-                self.send(&config, &event("webhook_config", "test", data))
+                self.send(&config, &event(&self.source, "webhook_config", "test", data))
                     .await
                     .accepted()
             }
@@ -133,7 +132,7 @@ impl Ricloud {
         if let Some(task) = lock(&self.state).task_mut(task) {
             task.state = if error.is_none() { "succeeded" } else { "failed" };
             task.error = error;
-            task.date_completed = Some(iso_now_micros());
+            task.date_completed = Some(self.source.iso_now_micros());
         }
     }
 
@@ -142,7 +141,7 @@ impl Ricloud {
         let double_slash = lock(&self.behaviour).double_slash;
         let url = event_url(&config.url, &event.id, double_slash);
         let body = event.body.to_string().into_bytes();
-        let seconds = i64::try_from(unix_millis() / 1000).unwrap_or(i64::MAX);
+        let seconds = i64::try_from(self.source.unix_millis() / 1000).unwrap_or(i64::MAX);
         let signature = sign::ricloud_signature(config.secret.reveal(), seconds, &body);
         let headers = [
             ("Content-Type".to_owned(), "application/json".to_owned()),
