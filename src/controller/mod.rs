@@ -30,7 +30,10 @@ use kube::{
     Api, Client, Config,
     runtime::events::{Recorder, Reporter},
 };
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
+};
 
 use self::{
     accounts::Accounts,
@@ -86,10 +89,34 @@ pub enum RunError {
     LeaseLost,
 }
 
+/// What the work stands on. The process has a real cluster, HTTP clients and the machine's clock; a simulation has
+/// models of all of them, and runs the same work.
+pub struct Ground {
+    /// Client of the API server.
+    pub client: Client,
+    /// Makes the transports to upstreams.
+    pub transports: Arc<dyn Transports>,
+    /// Wall clock.
+    pub clock: Clock,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Name of this replica in the Lease and in Events; no other process has it.
+    pub identity: String,
+}
+
 /// HTTP clients behind the address guard: one shared, one for each set of trust roots and proxy.
 struct HttpTransports {
     policy: AddressPolicy,
     plain: Arc<HttpClient>,
+}
+
+impl HttpTransports {
+    fn new(policy: &AddressPolicy) -> Result<Self, SetupError> {
+        Ok(Self {
+            policy: policy.clone(),
+            plain: Arc::new(HttpClient::builder(policy.clone()).build()?),
+        })
+    }
 }
 
 impl Transports for HttpTransports {
@@ -138,6 +165,13 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     if let Ok(address) = server.local_addr() {
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving /livez, /readyz and /metrics");
     }
+    let ground = Ground {
+        client,
+        transports: Arc::new(HttpTransports::new(&options.addresses).map_err(RunError::Http)?),
+        clock: Clock::system(),
+        metrics,
+        identity: lease::identity(),
+    };
     let (stop, stopping) = watch::channel(false);
     let served = tokio::spawn(server.run(wait(stopping.clone())));
     let beating = tokio::spawn(beat(liveness, stopping.clone()));
@@ -149,7 +183,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
             stop.send_replace(true);
         }
     });
-    let result = lead(client, &options, &metrics, &readiness, &stop, stopping).await;
+    let result = lead(ground, &options, &readiness, &stop, stopping).await;
     stop.send_replace(true);
     told.abort();
     beating.abort();
@@ -180,59 +214,48 @@ async fn beat(liveness: Liveness, stopping: watch::Receiver<bool>) {
     }
 }
 
-/// Waits for the CRDs and the lead, works, and gives the lead back.
-async fn lead(
-    client: Client,
+/// The whole operator but for its sockets and signals: waits for the CRDs and the lead, works, and gives the lead
+/// back. Ends when `stopping` turns true; `stop` is its other end, through which losing the lead ends the work.
+///
+/// # Errors
+///
+/// What kept it from starting, or that the lead was lost.
+pub async fn lead(
+    ground: Ground,
     options: &RunOptions,
-    metrics: &Metrics,
     readiness: &Readiness,
     stop: &watch::Sender<bool>,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    let namespace = options
-        .lease_namespace
-        .clone()
-        .unwrap_or_else(|| client.default_namespace().to_owned());
+    let metrics = ground.metrics.clone();
     tokio::select! {
-        () = crds(&client, options, readiness) => {}
+        () = crds(&ground.client, options, readiness) => {}
         () = wait(stopping.clone()) => return Ok(()),
     }
     if !options.leader_elect {
         metrics.leader(true);
-        return work(
-            client,
-            options,
-            metrics.clone(),
-            &namespace,
-            Arc::new(NoFence),
-            stopping,
-        )
-        .await;
+        return work(ground, options, Arc::new(NoFence), stopping).await;
     }
-    let lease = Lease::new(client.clone(), &namespace, lease::identity());
+    let namespace = own_namespace(&ground.client, options);
+    let lease = Lease::new(ground.client.clone(), &namespace, ground.identity.clone())
+        .with_clock(ground.clock.clone());
     let (fence, mut leading) = (lease.fence(), lease.leading());
     let (release, released) = tokio::sync::oneshot::channel::<()>();
-    let contending = tokio::spawn(lease.run(released.map(|_| ())));
+    let mut contending = JoinSet::new();
+    contending.spawn(lease.run(released.map(|_| ())));
     let elected = tokio::select! {
-        elected = leading.wait_for(|leads| *leads) => elected.is_ok(),
+        elected = becomes(&mut leading, true) => elected,
         () = wait(stopping.clone()) => false,
     };
     let result = if elected {
         metrics.leader(true);
         tracing::info!("leading");
         let mut lost = false;
-        let working = work(
-            client,
-            options,
-            metrics.clone(),
-            &namespace,
-            fence,
-            stopping.clone(),
-        );
+        let working = work(ground, options, fence, stopping.clone());
         let mut working = std::pin::pin!(working);
         let result = tokio::select! {
             result = &mut working => result,
-            _ = leading.wait_for(|leads| !*leads) => {
+            _ = becomes(&mut leading, false) => {
                 lost = true;
                 stop.send_replace(true);
                 working.await
@@ -246,8 +269,19 @@ async fn lead(
     };
     let _ = release.send(());
     // The release is bounded by the lease itself.
-    let _ = contending.await;
+    let _ = contending.join_next().await;
     result
+}
+
+/// Waits for the lead, or for its loss; `false`: the election is over.
+async fn becomes(leading: &mut watch::Receiver<bool>, wanted: bool) -> bool {
+    leading.wait_for(|leads| *leads == wanted).await.is_ok()
+}
+
+/// Where the Lease and the key of hashes are.
+fn own_namespace(client: &Client, options: &RunOptions) -> String {
+    let named = options.lease_namespace.clone();
+    named.unwrap_or_else(|| client.default_namespace().to_owned())
 }
 
 /// Waits until the kinds are served. Also what makes a replica ready: a standby needs them as well.
@@ -282,36 +316,39 @@ async fn crds(client: &Client, options: &RunOptions, readiness: &Readiness) {
     }
 }
 
-/// Watches and works until told to stop, then lets what is in flight end.
-async fn work(
-    client: Client,
+/// Watches and works until `stopping` turns true, then lets what is in flight end. `fence` says whether upstreams
+/// may be called. Dropping the future ends everything that it started.
+///
+/// # Errors
+///
+/// There is no key for hashes.
+pub async fn work(
+    ground: Ground,
     options: &RunOptions,
-    metrics: Metrics,
-    namespace: &str,
     fence: Arc<dyn Fence>,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    let key = hash_key::obtain(&client, namespace).await?;
-    let plain = HttpClient::builder(options.addresses.clone())
-        .build()
-        .map_err(RunError::Http)?;
-    let transports = HttpTransports {
-        policy: options.addresses.clone(),
-        plain: Arc::new(plain),
-    };
+    let Ground {
+        client,
+        transports,
+        clock,
+        metrics,
+        identity,
+    } = ground;
+    let key = hash_key::obtain(&client, &own_namespace(&client, options)).await?;
     let (caches, feeds) = watches::prepare(&client, &options.namespaces);
     let (wake_webhooks, webhooks_woken) = mpsc::unbounded_channel();
     let (wake_providers, providers_woken) = mpsc::unbounded_channel();
     let (standings, standings_changed) = mpsc::unbounded_channel();
     let reporter = Reporter {
         controller: FIELD_MANAGER.to_owned(),
-        instance: Some(lease::identity()),
+        instance: Some(identity),
     };
     let ctx = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
         caches,
-        clock: Clock::system(),
+        clock,
         key,
         fence,
         observer: CallObserver {
@@ -326,7 +363,7 @@ async fn work(
             webhooks: wake_webhooks,
             providers: wake_providers,
         },
-        transports: Arc::new(transports),
+        transports,
         settings: Settings {
             deletion_deadline: options.deletion_deadline,
             protect_credentials: options.protect_credentials,
@@ -336,7 +373,8 @@ async fn work(
         protected: tokio::sync::Mutex::default(),
         stopping: stopping.clone(),
     });
-    let watching = tokio::spawn(watches::run(Arc::clone(&ctx), feeds, stopping.clone()));
+    let mut watching = JoinSet::new();
+    watching.spawn(watches::run(Arc::clone(&ctx), feeds, stopping.clone()));
     tokio::select! {
         () = ctx.caches.ready() => tracing::info!(webhooks = ctx.index.objects().len(), "caches are full; working"),
         () = wait(stopping.clone()) => return Ok(()),
@@ -363,6 +401,6 @@ async fn work(
         _ = futures::future::join(webhooks, providers) => {}
         () = deadline => tracing::warn!("work in flight did not end in time; it is taken up again at the next start"),
     }
-    watching.abort();
+    watching.abort_all();
     Ok(())
 }
