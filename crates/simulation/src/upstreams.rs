@@ -1,0 +1,87 @@
+//! Transports of the operator that end at the models of the upstreams.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use upstream_doubles::Models;
+use webhook_operator::{
+    controller::context::Transports,
+    net::{CheckedUrl, HttpError, HttpErrorKind, Method, Phase, Request, Response, SetupError},
+    provider::transport::Transport,
+};
+
+use crate::wire::{Call, CallKind, Line, Peer};
+
+/// The way from one process to the upstreams.
+#[derive(Clone)]
+pub(crate) struct Way {
+    pub(crate) models: Arc<Models>,
+    pub(crate) line: Line,
+}
+
+impl Transports for Way {
+    fn make(&self, _: Option<Vec<u8>>, _: Option<CheckedUrl>) -> Result<Arc<dyn Transport>, SetupError> {
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+impl Transport for Way {
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, HttpError>> {
+        let limit = request.time_limit();
+        let origin = request.url().origin();
+        async move {
+            let late = |_| HttpError::maybe_sent(HttpErrorKind::Timeout, Phase::Exchange, origin.clone());
+            tokio::time::timeout(limit, self.exchange(&request, &origin))
+                .await
+                .map_err(late)?
+        }
+        .boxed()
+    }
+}
+
+impl Way {
+    async fn exchange(&self, request: &Request, origin: &str) -> Result<Response, HttpError> {
+        let call = Call {
+            peer: Peer::Upstream,
+            kind: match request.method() {
+                Method::Get => CallKind::Read,
+                Method::Post | Method::Put | Method::Patch | Method::Delete => CallKind::Write,
+            },
+            text: format!("{} {}", request.method(), request.url().as_str()),
+        };
+        let failed = |kind, phase| HttpError::maybe_sent(kind, phase, origin.to_owned());
+        let exchange = self.models.exchange(as_http(request));
+        let answer = match self.line.carry(call, || {}, exchange).await {
+            Ok(Ok(Ok(answer))) => answer,
+            Ok(Ok(Err(_))) => return Err(failed(HttpErrorKind::Reset, Phase::Exchange)),
+            Ok(Err(status)) => return Ok(Response::new(status, Vec::new(), "")),
+            Err(_) => return Err(failed(HttpErrorKind::Timeout, Phase::Exchange)),
+        };
+        let limit = request.body_limit().bytes();
+        if answer.body().len() > limit {
+            return Err(failed(HttpErrorKind::BodyTooLarge(limit), Phase::Body));
+        }
+        let headers = answer.headers().iter().map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.as_str().to_owned(), value)
+        });
+        Ok(Response::new(
+            answer.status().as_u16(),
+            headers.collect(),
+            answer.body().to_vec(),
+        ))
+    }
+}
+
+fn as_http(request: &Request) -> http::Request<Bytes> {
+    let mut builder = http::Request::builder()
+        .method(request.method().as_str())
+        .uri(request.url().as_str())
+        .header("host", request.url().host());
+    for (name, value) in request.exposed_headers() {
+        builder = builder.header(name, value);
+    }
+    let body = request.body_bytes().unwrap_or_default().to_vec();
+    builder.body(Bytes::from(body)).unwrap()
+}
