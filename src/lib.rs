@@ -11,6 +11,7 @@ pub mod provider;
 pub mod check;
 pub mod cli;
 pub mod clock;
+pub mod entropy;
 pub mod health;
 pub mod lease;
 pub mod metrics;

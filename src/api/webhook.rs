@@ -144,8 +144,8 @@ pub struct WebhookSpec {
     pub active: bool,
 
     /// The signing secret, a Secret in the namespace of the Webhook. Read where the user gives the secret
-    /// (Autocosmos), written where the upstream makes it (Ricloud); one written without this field is named
-    /// `<webhook>-signing`.
+    /// (Autocosmos), written where the upstream (Ricloud) or the operator (`secretPolicy`) makes it; one written
+    /// without this field is named `<webhook>-signing`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 
@@ -274,8 +274,9 @@ pub struct SecretRef {
     "secretPolicy.rotation works only with secrets that the operator makes; set secretPolicy.source to Generate or remove rotation"
 )]))]
 pub struct SecretPolicy {
-    /// `Existing`: the user writes the Secret. `Generate`: the operator makes the secret. `Upstream`: the
-    /// upstream makes it and the operator writes it to the Secret. Default: what is natural for the upstream.
+    /// `Existing`: the user writes the Secret. `Generate`: the operator makes the secret if it is missing; only
+    /// where the user gives it (Autocosmos). `Upstream`: the upstream makes it and the operator writes it to the
+    /// Secret (Ricloud). Default: what is natural for the upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SecretSource>,
 

@@ -72,6 +72,7 @@ pub(super) async fn act(mut pass: Box<Pass>) -> Result<Next, PassError> {
     let want = match pass.want().await {
         Ok(want) => want,
         Err(ResolveError::Kube(error)) => return Err(error.into()),
+        Err(ResolveError::Random(error)) => return Err(error.into()),
         // It was there a moment ago: the next pass says what is missing.
         Err(ResolveError::Signing(..) | ResolveError::Other(..)) => return Ok(Some(Duration::ZERO)),
     };

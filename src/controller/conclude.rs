@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     act::Pass,
+    generated,
     publish::{self, Journal, event, write_journal, write_status},
     reconcile::{Next, PassError},
     signing::{self, Holder},
@@ -16,7 +17,7 @@ use crate::{
     api::{
         RECONCILE_REQUESTED_AT, TEST_REQUESTED_AT, WebhookStatus,
         conditions::{self, ConditionType, ReadyReason, Reason, SecretReason, SyncedReason, TestedReason},
-        webhook::TestMode,
+        webhook::{SecretSource, TestMode},
         webhook_status::{DeactivatedBy, State},
     },
     clock::elapsed,
@@ -166,10 +167,13 @@ impl Pass {
             (SecretRule::None, _) | (SecretRule::MadeByUpstream, None) => {
                 Ok(SecretOutcome::Known(Aspect::Absent))
             }
-            (SecretRule::Given { .. }, _) => match &self.webhook.spec.secret_ref {
-                Some(reference) => known(
+            (rule @ SecretRule::Given { .. }, _) => match rule.source(&self.webhook.spec) {
+                Some(SecretSource::Generate) => {
+                    known(SecretReason::Published, generated::describe(&self.webhook))
+                }
+                Some(SecretSource::Existing | SecretSource::Upstream) => known(
                     SecretReason::Resolved,
-                    format!("read from Secret {:?}", reference.name),
+                    format!("read from Secret {:?}", self.webhook.signing_secret().name),
                 ),
                 None => Ok(SecretOutcome::Known(Aspect::Absent)),
             },

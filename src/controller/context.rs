@@ -2,7 +2,7 @@
 //! replace.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -24,6 +24,7 @@ use crate::{
     },
     clock::Clock,
     domain::{hash::HashKey, owner::ProviderKey},
+    entropy::Entropy,
     metrics::Metrics,
     net::{CheckedUrl, SecretText, SetupError},
     provider::{Account, Call, Fence, Observer, Operation, Standing, transport::Transport},
@@ -85,6 +86,8 @@ pub struct Context {
     pub caches: Caches,
     /// Wall clock.
     pub clock: Clock,
+    /// Randomness of secrets.
+    pub entropy: Entropy,
     /// Key of hashes and proofs.
     pub key: HashKey,
     /// Whether upstream calls may be made.
@@ -212,21 +215,30 @@ pub struct SecretContent {
     pub version: String,
     /// Values that are UTF-8; others cannot be used as text and count as missing.
     pub data: BTreeMap<String, SecretText>,
+    /// Keys whose values are no text.
+    pub binary: BTreeSet<String>,
     /// The object's metadata.
     pub metadata: kube::core::ObjectMeta,
 }
 
 impl From<Secret> for SecretContent {
     fn from(secret: Secret) -> Self {
-        let data = secret
-            .data
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|(key, bytes)| Some((key, SecretText::from(String::from_utf8(bytes.0).ok()?))))
-            .collect();
+        let mut data = BTreeMap::new();
+        let mut binary = BTreeSet::new();
+        for (key, bytes) in secret.data.unwrap_or_default() {
+            match String::from_utf8(bytes.0) {
+                Ok(text) => {
+                    data.insert(key, SecretText::from(text));
+                }
+                Err(_) => {
+                    binary.insert(key);
+                }
+            }
+        }
         Self {
             version: secret.metadata.resource_version.clone().unwrap_or_default(),
             data,
+            binary,
             metadata: secret.metadata,
         }
     }

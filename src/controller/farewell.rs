@@ -255,7 +255,9 @@ async fn remove(
 
 /// What was registered, as far as it can still be resolved: an upstream may want the whole object to switch it off.
 async fn last_wanted(ctx: &Context, webhook: &Webhook, upstream: Upstream) -> Option<Desired> {
-    resolve::resolve(ctx, webhook, upstream.capabilities()).await.ok()
+    resolve::resolve(ctx, webhook, upstream.capabilities(), None)
+        .await
+        .ok()
 }
 
 async fn tell(ctx: &Context, webhook: &Webhook, recorded: &Recorded, outcome: &Outcome) {

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client, api::PostParams};
 
-use crate::{api::FIELD_MANAGER, domain::hash::HashKey};
+use crate::{
+    api::FIELD_MANAGER,
+    domain::hash::HashKey,
+    entropy::{Entropy, NoEntropy},
+};
 
 /// Name of the Secret.
 pub const SECRET_NAME: &str = "webhook-operator-hash-key";
@@ -34,9 +38,9 @@ pub enum HashKeyError {
         /// Where.
         namespace: String,
     },
-    /// The operating system gave no random bytes.
-    #[error("no random bytes from the operating system")]
-    Random,
+    /// There are no random bytes.
+    #[error(transparent)]
+    Random(#[from] NoEntropy),
 }
 
 /// Reads the key, or makes it.
@@ -44,7 +48,7 @@ pub enum HashKeyError {
 /// # Errors
 ///
 /// See [`HashKeyError`].
-pub async fn obtain(client: &Client, namespace: &str) -> Result<HashKey, HashKeyError> {
+pub async fn obtain(client: &Client, namespace: &str, entropy: &Entropy) -> Result<HashKey, HashKeyError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let failed = |source| HashKeyError::Kube {
         namespace: namespace.to_owned(),
@@ -54,10 +58,7 @@ pub async fn obtain(client: &Client, namespace: &str) -> Result<HashKey, HashKey
         return read(&secret, namespace);
     }
     let mut key = [0; 32];
-    rustls::crypto::ring::default_provider()
-        .secure_random
-        .fill(&mut key)
-        .map_err(|_| HashKeyError::Random)?;
+    entropy.fill(&mut key)?;
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(SECRET_NAME.to_owned()),

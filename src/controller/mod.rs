@@ -9,6 +9,7 @@ mod act;
 mod conclude;
 pub mod context;
 mod farewell;
+mod generated;
 pub mod hash_key;
 pub mod index;
 pub mod memory;
@@ -45,6 +46,7 @@ use crate::{
     api::{FIELD_MANAGER, Webhook},
     cli::{RunOptions, shutdown_signal},
     clock::Clock,
+    entropy::Entropy,
     health::{Liveness, Readiness, Server},
     lease::{self, Lease},
     metrics::Metrics,
@@ -102,6 +104,8 @@ pub struct Ground {
     pub metrics: Metrics,
     /// Name of this replica in the Lease and in Events; no other process has it.
     pub identity: String,
+    /// Where secrets come from.
+    pub entropy: Entropy,
 }
 
 /// HTTP clients behind the address guard: one shared, one for each set of trust roots and proxy.
@@ -171,6 +175,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         clock: Clock::system(),
         metrics,
         identity: lease::identity(),
+        entropy: Entropy::system(),
     };
     let (stop, stopping) = watch::channel(false);
     let served = tokio::spawn(server.run(wait(stopping.clone())));
@@ -334,8 +339,9 @@ pub async fn work(
         clock,
         metrics,
         identity,
+        entropy,
     } = ground;
-    let key = hash_key::obtain(&client, &own_namespace(&client, options)).await?;
+    let key = hash_key::obtain(&client, &own_namespace(&client, options), &entropy).await?;
     let (caches, feeds) = watches::prepare(&client, &options.namespaces);
     let (wake_webhooks, webhooks_woken) = mpsc::unbounded_channel();
     let (wake_providers, providers_woken) = mpsc::unbounded_channel();
@@ -349,6 +355,7 @@ pub async fn work(
         client,
         caches,
         clock,
+        entropy,
         key,
         fence,
         observer: CallObserver {

@@ -12,7 +12,7 @@ use super::{
     accounts::AccountProblem,
     act::{self, Pass},
     context::{Context, ProviderObject},
-    farewell,
+    farewell, generated,
     memory::MemoryCell,
     publish::{self, Journal, PublishError, write_journal, write_status},
     resolve::{self, ResolveError},
@@ -38,6 +38,7 @@ use crate::{
         status::{Assessment, is_settled},
         testing::Tester,
     },
+    entropy::NoEntropy,
     provider::{Finding, Learned, Priority, Provider, Upstream},
 };
 
@@ -59,6 +60,9 @@ pub enum PassError {
     /// Something else could not be read or written.
     #[error("the API server failed: {0}")]
     Kube(#[from] kube::Error),
+    /// No secret can be made.
+    #[error(transparent)]
+    Random(#[from] NoEntropy),
 }
 
 /// When to look again; `None`: when something changes.
@@ -295,6 +299,7 @@ async fn due(pass: &mut Pass) -> Result<Due, PassError> {
                 .memory
                 .with(|memory| memory.wanted = Some((inputs.clone(), pass.wanted.clone()))),
             Err(ResolveError::Kube(error)) => return Err(error.into()),
+            Err(ResolveError::Random(error)) => return Err(error.into()),
             Err(ResolveError::Signing(reason, message)) => {
                 return Ok(Due::Secret(Assessment::secret(reason, true, message)));
             }
@@ -415,7 +420,10 @@ impl Pass {
         if let Some(want) = &self.want {
             return Ok(Arc::clone(want));
         }
-        let want = Arc::new(resolve::resolve(&self.ctx, &self.webhook, self.upstream.capabilities()).await?);
+        let capabilities = self.upstream.capabilities();
+        let made = generated::ensure(&self.ctx, &self.webhook, capabilities.secret).await?;
+        let made = made.map(|secret| (self.webhook.signing_secret().name, secret));
+        let want = Arc::new(resolve::resolve(&self.ctx, &self.webhook, capabilities, made).await?);
         self.wanted = self.ctx.key.applied(&want);
         self.want = Some(Arc::clone(&want));
         Ok(want)

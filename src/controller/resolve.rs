@@ -9,11 +9,16 @@ use super::{
     index::secret_names,
 };
 use crate::{
-    api::{Webhook, conditions::SecretReason, webhook::Retry as RetrySpec},
+    api::{
+        Webhook,
+        conditions::SecretReason,
+        webhook::{Retry as RetrySpec, SecretSource},
+    },
     domain::{
         capabilities::{Capabilities, SecretRule},
         desired::{BasicAuth, Desired, Header, Retry},
     },
+    entropy::NoEntropy,
     net::SecretText,
 };
 
@@ -29,6 +34,9 @@ pub(super) enum ResolveError {
     /// The API server did not answer as it should.
     #[error("the API server failed: {0}")]
     Kube(#[from] kube::Error),
+    /// No secret can be made.
+    #[error(transparent)]
+    Random(#[from] NoEntropy),
 }
 
 /// The versions of everything that [`resolve`] reads, as the caches know them: equal inputs give an equal result.
@@ -43,7 +51,7 @@ pub(super) fn inputs(ctx: &Context, webhook: &Webhook) -> String {
     text
 }
 
-/// Reads what the spec refers to.
+/// Reads what the spec refers to. `read`: a Secret that was read a moment ago, by name.
 ///
 /// # Errors
 ///
@@ -52,11 +60,15 @@ pub(super) async fn resolve(
     ctx: &Context,
     webhook: &Webhook,
     capabilities: &Capabilities,
+    read: Option<(String, SecretContent)>,
 ) -> Result<Desired, ResolveError> {
     let mut secrets = Secrets {
         ctx,
         namespace: webhook.namespace().unwrap_or_default(),
-        read: BTreeMap::new(),
+        read: read
+            .into_iter()
+            .map(|(name, secret)| (name, Some(secret)))
+            .collect(),
     };
     let spec = &webhook.spec;
     let mut headers = Vec::with_capacity(spec.headers.len());
@@ -97,9 +109,13 @@ async fn signing_secret(
     webhook: &Webhook,
     rule: SecretRule,
 ) -> Result<Option<SecretText>, ResolveError> {
-    let (SecretRule::Given { min, max }, Some(reference)) = (rule, &webhook.spec.secret_ref) else {
+    let SecretRule::Given { min, max } = rule else {
         return Ok(None);
     };
+    let Some(SecretSource::Existing | SecretSource::Generate) = rule.source(&webhook.spec) else {
+        return Ok(None);
+    };
+    let reference = webhook.signing_secret();
     let secret = secrets
         .get("spec.secretRef", &reference.name, &reference.key)
         .await?

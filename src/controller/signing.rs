@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::context::{Context, SecretContent};
 use crate::{
-    api::{FIELD_MANAGER, ID_ANNOTATION, Webhook, conditions::SecretReason},
+    api::{FIELD_MANAGER, GROUP, ID_ANNOTATION, Webhook, conditions::SecretReason},
     domain::remote::RemoteId,
     net::SecretText,
 };
@@ -36,6 +36,8 @@ pub(super) enum Holder {
         version: String,
         /// The owner reference names an older object of the same name: to be renewed.
         stale_owner: bool,
+        /// Its owners as they are to be.
+        owners: Vec<OwnerReference>,
     },
     /// Somebody else's.
     Foreign(String),
@@ -56,25 +58,63 @@ pub(super) async fn inspect(ctx: &Context, webhook: &Webhook) -> Result<Holder, 
         version,
         data,
         metadata,
+        ..
     } = secret;
-    // An owner of the same name with another uid is an earlier life of this Webhook.
-    let owner = metadata
-        .owner_references
-        .unwrap_or_default()
-        .into_iter()
-        .find(|owner| owner.kind == "Webhook" && owner.name == webhook.name_any());
-    match owner {
-        Some(owner) => Ok(Holder::Ours {
-            id: metadata.annotations.unwrap_or_default().remove(ID_ANNOTATION),
-            value: data.get(&reference.key).cloned(),
-            version,
-            stale_owner: Some(owner.uid) != webhook.uid(),
-        }),
-        None => Ok(Holder::Foreign(format!(
+    match ownership(&metadata, webhook) {
+        Ownership::Foreign => Ok(Holder::Foreign(format!(
             "spec.secretRef: Secret {:?} exists and is not this Webhook's, so the upstream's secret is not written into it; delete it, or name another",
             reference.name
         ))),
+        ownership => Ok(Holder::Ours {
+            stale_owner: ownership == Ownership::Stale,
+            owners: owners(&metadata, webhook),
+            id: metadata.annotations.unwrap_or_default().remove(ID_ANNOTATION),
+            value: data.get(&reference.key).cloned(),
+            version,
+        }),
     }
+}
+
+/// Whose a Secret is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ownership {
+    /// This Webhook's.
+    Ours,
+    /// That of an earlier life of this Webhook: the same name with another uid. It counts as ours, but the garbage
+    /// collector takes it away unless the reference is renewed.
+    Stale,
+    /// Somebody else's, or nobody's.
+    Foreign,
+}
+
+/// Whose a Secret is.
+pub(super) fn ownership(metadata: &ObjectMeta, webhook: &Webhook) -> Ownership {
+    let mut owners = metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .filter(|owner| is_self(owner, webhook));
+    match owners.next() {
+        None => Ownership::Foreign,
+        Some(owner) if Some(&owner.uid) == webhook.metadata.uid.as_ref() => Ownership::Ours,
+        Some(_) => Ownership::Stale,
+    }
+}
+
+fn is_self(owner: &OwnerReference, webhook: &Webhook) -> bool {
+    let group = owner.api_version.split_once('/').map(|(group, _)| group);
+    group == Some(GROUP) && owner.kind == Webhook::kind(&()) && owner.name == webhook.name_any()
+}
+
+/// The owners of a Secret with this Webhook among them; whoever else owns it stays.
+pub(super) fn owners(metadata: &ObjectMeta, webhook: &Webhook) -> Vec<OwnerReference> {
+    let others = metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .filter(|owner| !is_self(owner, webhook))
+        .cloned();
+    others.chain([owner(webhook)]).collect()
 }
 
 /// Writes the upstream's secret. Returns the version written, or why not.
@@ -121,6 +161,7 @@ pub(super) async fn publish(
             value,
             version,
             stale_owner,
+            owners,
         } => {
             if held.as_deref() == Some(id.0.as_str()) && value.as_ref() == Some(secret) && !stale_owner {
                 return Ok(Ok(version));
@@ -129,7 +170,7 @@ pub(super) async fn publish(
                 "metadata": {
                     "resourceVersion": version,
                     "annotations": { ID_ANNOTATION: id.0 },
-                    "ownerReferences": [owner(webhook)],
+                    "ownerReferences": owners,
                 },
                 "data": { reference.key: ByteString(secret.expose().as_bytes().to_vec()) },
             });
@@ -143,7 +184,7 @@ pub(super) async fn publish(
     }
 }
 
-fn owner(webhook: &Webhook) -> OwnerReference {
+pub(super) fn owner(webhook: &Webhook) -> OwnerReference {
     OwnerReference {
         api_version: Webhook::api_version(&()).into_owned(),
         kind: Webhook::kind(&()).into_owned(),
@@ -151,5 +192,70 @@ fn owner(webhook: &Webhook) -> OwnerReference {
         uid: webhook.uid().unwrap_or_default(),
         controller: Some(true),
         block_owner_deletion: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{
+        WebhookSpec,
+        webhook::{ProviderKind, ProviderRef},
+    };
+
+    fn webhook(uid: &str) -> Webhook {
+        let provider = ProviderRef {
+            kind: ProviderKind::WebhookProvider,
+            name: "p".into(),
+        };
+        let mut webhook = Webhook::new("w", WebhookSpec::new(provider, "https://a.example/"));
+        webhook.metadata.uid = Some(uid.into());
+        webhook
+    }
+
+    fn owned_by(owners: &[OwnerReference]) -> ObjectMeta {
+        ObjectMeta {
+            owner_references: Some(owners.to_vec()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn a_secret_is_this_webhook_s_by_kind_group_and_name() {
+        let ours = owner(&webhook("uid-1"));
+        let judge = |owners: &[OwnerReference]| ownership(&owned_by(owners), &webhook("uid-1"));
+        assert_eq!(judge(std::slice::from_ref(&ours)), Ownership::Ours);
+        assert_eq!(judge(&[owner(&webhook("uid-0"))]), Ownership::Stale);
+        assert_eq!(judge(&[]), Ownership::Foreign);
+        for (field, value) in [
+            ("name", "v"),
+            ("kind", "WebhookProvider"),
+            ("group", "other.dev/v1"),
+        ] {
+            let mut other = ours.clone();
+            match field {
+                "name" => other.name = value.into(),
+                "kind" => other.kind = value.into(),
+                _ => other.api_version = value.into(),
+            }
+            assert_eq!(judge(&[other]), Ownership::Foreign, "another {field}");
+        }
+    }
+
+    #[test]
+    fn a_renewed_reference_leaves_other_owners_alone() {
+        let stale = owner(&webhook("uid-0"));
+        let other = OwnerReference {
+            kind: "Deployment".into(),
+            api_version: "apps/v1".into(),
+            name: "w".into(),
+            uid: "uid-7".into(),
+            controller: None,
+            block_owner_deletion: None,
+        };
+        assert_eq!(
+            owners(&owned_by(&[stale, other.clone()]), &webhook("uid-1")),
+            [other, owner(&webhook("uid-1"))]
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! What an upstream can do, as data. One constant of this type stands in each provider's file; the table of
 //! the design and of `docs/providers` is this type in prose.
 
+use crate::api::webhook::{SecretSource, WebhookSpec};
+
 /// How a registration is found again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {
@@ -38,6 +40,21 @@ pub enum SecretRule {
     },
     /// The upstream makes it; the operator writes it into the Secret.
     MadeByUpstream,
+}
+
+impl SecretRule {
+    /// Who makes the signing secret of a spec, with what is left out resolved. `None`: there is no signing secret.
+    /// Only for a spec that [`check`](super::check::check) has nothing against.
+    #[must_use]
+    pub fn source(self, spec: &WebhookSpec) -> Option<SecretSource> {
+        let asked = spec.secret_policy.as_ref().and_then(|policy| policy.source);
+        match (self, asked) {
+            (Self::None, _) => None,
+            (Self::MadeByUpstream, _) => Some(SecretSource::Upstream),
+            (Self::Given { .. }, Some(SecretSource::Generate)) => Some(SecretSource::Generate),
+            (Self::Given { .. }, _) => spec.secret_ref.as_ref().map(|_| SecretSource::Existing),
+        }
+    }
 }
 
 /// What becomes of a registration whose Webhook is deleted.
@@ -99,4 +116,61 @@ pub struct Capabilities {
     pub write_only_values: bool,
     /// Requests per second, burst and calls at once where the provider object sets none.
     pub default_rate: (u32, u32, u32),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::webhook::{ProviderKind, ProviderRef, SecretPolicy, SecretRef};
+
+    #[test]
+    fn what_is_left_out_of_the_policy_is_what_is_natural_for_the_upstream() {
+        let given = SecretRule::Given { min: 16, max: 256 };
+        let spec = |named: bool, source: Option<SecretSource>| {
+            let provider = ProviderRef {
+                kind: ProviderKind::WebhookProvider,
+                name: "p".into(),
+            };
+            let reference = SecretRef {
+                name: "s".into(),
+                key: "secret".into(),
+            };
+            WebhookSpec {
+                secret_ref: named.then_some(reference),
+                secret_policy: source.map(|source| SecretPolicy {
+                    source: Some(source),
+                    rotation: None,
+                }),
+                ..WebhookSpec::new(provider, "https://a.example/")
+            }
+        };
+        let (generate, existing) = (Some(SecretSource::Generate), Some(SecretSource::Existing));
+        for (rule, named, asked, source) in [
+            (given, false, None, None),
+            (given, true, None, existing),
+            (given, true, existing, existing),
+            (given, true, generate, generate),
+            // It has a name of its own then.
+            (given, false, generate, generate),
+            (
+                SecretRule::MadeByUpstream,
+                false,
+                None,
+                Some(SecretSource::Upstream),
+            ),
+            (
+                SecretRule::MadeByUpstream,
+                true,
+                None,
+                Some(SecretSource::Upstream),
+            ),
+            (SecretRule::None, false, None, None),
+        ] {
+            assert_eq!(
+                rule.source(&spec(named, asked)),
+                source,
+                "{rule:?} {named} {asked:?}"
+            );
+        }
+    }
 }

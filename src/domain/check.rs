@@ -211,8 +211,11 @@ fn check_secret(spec: &WebhookSpec, capabilities: &Capabilities, found: &mut Fin
             }
         }
         SecretRule::Given { .. } => match source {
-            None | Some(SecretSource::Existing) => {}
-            Some(SecretSource::Generate) => found.not_yet("secretPolicy.source"),
+            Some(SecretSource::Existing) if spec.secret_ref.is_none() => found.invalid(
+                "secretPolicy.source",
+                "Existing needs the Secret to read; set secretRef, or use Generate to have one made",
+            ),
+            None | Some(SecretSource::Existing | SecretSource::Generate) => {}
             Some(SecretSource::Upstream) => found.unsupported("secretPolicy.source"),
         },
         SecretRule::MadeByUpstream => match source {

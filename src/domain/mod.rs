@@ -10,6 +10,7 @@
 //! * [`claim`]: which of several Webhooks holds a registration.
 //! * [`recorded`]: what an object remembers of its registration.
 //! * [`hash`]: keyed hashes of what was applied, so that secrets are compared without being stored.
+//! * [`mint`]: a signing secret from random bytes.
 //! * [`status`]: what the user sees of all that; [`provider_status`]: the same for providers, and their finalizers.
 //! * [`schedule`]: the fixed phase of read-backs; [`backoff`]: the delay after a failure.
 
@@ -19,6 +20,7 @@ pub mod check;
 pub mod claim;
 pub mod desired;
 pub mod hash;
+pub mod mint;
 pub mod owner;
 pub mod plan;
 pub mod provider_status;

@@ -18,6 +18,7 @@ mod conflicts;
 mod deletes;
 mod examples;
 mod failures;
+mod generate;
 mod harness;
 mod kubectl;
 mod lease;

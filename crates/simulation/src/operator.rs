@@ -6,6 +6,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use webhook_operator::{
     cli::{Cli, Command, RunOptions},
     controller::{self, Ground, RunError},
+    entropy::Entropy,
     health::Readiness,
     metrics::Metrics,
     provider::NoFence,
@@ -46,6 +47,7 @@ fn ground(world: &World, line: &Line) -> Ground {
         clock: world.clock().clone(),
         metrics: Metrics::new(),
         identity: format!("operator_{}", line.process()),
+        entropy: Entropy::seeded(line.process() as u64),
     }
 }
 

@@ -250,11 +250,23 @@ fn the_source_of_the_secret_is_one_that_the_upstream_knows() {
         changed(upstream, |spec| spec.secret_policy = Some(policy))
     };
     let none = Vec::<String>::new();
-    assert_eq!(source("Autocosmos", SecretSource::Existing), none);
+    // There is nothing to read.
     assert_eq!(
-        source("Autocosmos", SecretSource::Generate),
-        ["secretPolicy.source UnsupportedField"]
+        source("Autocosmos", SecretSource::Existing),
+        ["secretPolicy.source InvalidSpec"]
     );
+    let named = changed("Autocosmos", |spec| {
+        spec.secret_ref = Some(SecretRef {
+            name: "s".into(),
+            key: "secret".into(),
+        });
+        spec.secret_policy = Some(SecretPolicy {
+            source: Some(SecretSource::Existing),
+            rotation: None,
+        });
+    });
+    assert_eq!(named, none);
+    assert_eq!(source("Autocosmos", SecretSource::Generate), none);
     assert_eq!(
         source("Autocosmos", SecretSource::Upstream),
         ["secretPolicy.source UnsupportedField"]
@@ -265,9 +277,18 @@ fn the_source_of_the_secret_is_one_that_the_upstream_knows() {
         ["secretPolicy.source InvalidSpec"]
     );
     assert_eq!(
-        source("Conpeek", SecretSource::Existing),
-        ["secretPolicy.source UnsupportedField"]
+        source("Ricloud", SecretSource::Generate),
+        ["secretPolicy.source InvalidSpec"]
     );
+    for upstream in ["Conpeek", "Thulium"] {
+        for of in [
+            SecretSource::Existing,
+            SecretSource::Generate,
+            SecretSource::Upstream,
+        ] {
+            assert_eq!(source(upstream, of), ["secretPolicy.source UnsupportedField"]);
+        }
+    }
     let rotation: Rotation = serde_yaml::from_str("interval: 1h").unwrap();
     let found = changed("Autocosmos", |spec| {
         spec.secret_policy = Some(SecretPolicy {
@@ -275,13 +296,7 @@ fn the_source_of_the_secret_is_one_that_the_upstream_knows() {
             rotation: Some(rotation),
         });
     });
-    assert_eq!(
-        found,
-        [
-            "secretPolicy.source UnsupportedField",
-            "secretPolicy.rotation UnsupportedField"
-        ]
-    );
+    assert_eq!(found, ["secretPolicy.rotation UnsupportedField"]);
 }
 
 #[test]

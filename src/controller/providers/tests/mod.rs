@@ -29,6 +29,7 @@ use crate::{
         hash::HashKey,
         remote::{Look, RemoteId},
     },
+    entropy::Entropy,
     metrics::Metrics,
     net::{CheckedUrl, HttpError, Request, Response, SetupError},
     provider::{NoFence, transport::Transport},
@@ -110,6 +111,7 @@ impl Bench {
             client,
             caches,
             clock: Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()),
+            entropy: Entropy::seeded(7),
             key: HashKey::new([7; 32]),
             fence: Arc::new(NoFence),
             observer: CallObserver {
