@@ -17,3 +17,8 @@ pub mod lease;
 pub mod metrics;
 pub mod telemetry;
 pub mod yaml;
+
+#[cfg(all(feature = "break-journal", not(debug_assertions)))]
+compile_error!(
+    "break-journal makes an operator that registers twice; it is for tests, and no release may have it"
+);
