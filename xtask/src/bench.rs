@@ -2,7 +2,7 @@
 //!
 //! A real control plane, doubles of the four upstreams and the operator's own process; the figures come from the
 //! apiserver's audit log, from what the doubles saw and from `/proc`, never from the operator. Progress goes to
-//! standard error, one line of JSON to standard output. What is started is in [`stand`], the manifests are in
+//! standard error, one line of JSON to standard output. What is started is in [`stand`] and [`crate::stand`], the manifests are in
 //! [`load`], reading the audit log in [`audit`], percentiles and rates in [`figures`].
 
 mod audit;
@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use control_plane::AuditLevel;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -23,11 +24,12 @@ use self::{
     audit::Audit,
     figures::{Costs, PerObject, round, spread},
     load::Load,
-    stand::{Doubles, Operator, Stand},
+    stand::{Doubles, Operator},
 };
 use crate::{
     programs::Programs,
     progress::{Failure, block_on, say},
+    stand::{Memory, Stand},
 };
 
 /// The operator has this long to end after SIGTERM; it promises 25 s.
@@ -89,7 +91,7 @@ fn build(args: &Args) -> &'static str {
 }
 
 async fn measure(args: &Args, programs: &Programs) -> Result<Value, Failure> {
-    let stand = Stand::start().await?;
+    let stand = Stand::start(Some(AuditLevel::Metadata)).await?;
     let doubles = Doubles::start(programs, stand.folder(), Duration::from_millis(args.latency)).await?;
     let result = Box::pin(measured(args, programs, &stand, &doubles)).await;
     doubles.stop().await;
@@ -104,7 +106,8 @@ async fn measured(
     stand: &Stand,
     doubles: &Doubles,
 ) -> Result<Value, Failure> {
-    let mut audit = stand.audit()?;
+    let (log, user) = stand.audit().ok_or_else(|| Failure::new("no audit log"))?;
+    let mut audit = Audit::open(log, &user)?;
     let load = Load::prepare(stand.client(), doubles, args.webhooks, &args.interval).await?;
     let operator = Operator::start(programs, stand).await?;
     let empty = operator.memory()?;
@@ -162,7 +165,7 @@ async fn fill(args: &Args, load: &Load, doubles: &Doubles, audit: &mut Audit) ->
 
 struct Rested {
     figures: Value,
-    memory: stand::Memory,
+    memory: Memory,
 }
 
 /// Watches the settled operator.

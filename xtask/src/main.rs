@@ -4,6 +4,7 @@
 //! that file, its `mod` line, a variant of [`Task`] and its arm in [`run`].
 
 mod bench;
+mod chaos;
 mod ci;
 mod control_plane;
 mod crds;
@@ -11,6 +12,7 @@ mod demo;
 mod deny;
 mod programs;
 mod progress;
+mod stand;
 mod test;
 
 use std::{
@@ -46,6 +48,8 @@ enum Task {
     Crds(crds::Args),
     /// Measure what the operator costs: time, writes, requests, memory.
     Bench(bench::Args),
+    /// Kill the operator hundreds of times under faults, and judge what is left of it.
+    Chaos(chaos::Args),
     /// Do all that a change has to pass: tests, formatting, lints, docs, licences.
     Ci(ci::Args),
     /// Check what the dependencies are: licences, sources, bans, advisories.
@@ -59,6 +63,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::ControlPlane(args) => control_plane::run(args),
         Task::Crds(args) => crds::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Chaos(args) => chaos::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Deny(args) => deny::run(&args),
     }

@@ -36,6 +36,11 @@ impl Programs {
 
     /// Builds both; cargo shows its own progress.
     pub(crate) fn build(release: bool) -> Result<Self, Failure> {
+        Self::build_with(release, &[])
+    }
+
+    /// Builds both with these features of the operator.
+    pub(crate) fn build_with(release: bool, features: &[&str]) -> Result<Self, Failure> {
         let profile = if release { "release" } else { "debug" };
         let task = Task::talking(
             "== building operator and doubles",
@@ -49,6 +54,9 @@ impl Programs {
             .stdout(Stdio::piped());
         if release {
             command.arg("--release");
+        }
+        for feature in features {
+            command.args(["--features", &format!("webhook-operator/{feature}")]);
         }
         let mut child = command
             .spawn()

@@ -1,164 +1,28 @@
-//! What a benchmark runs on: a control plane with the CRDs, the doubles and the operator, each
-//! a process of its own on loopback that ends with this one.
+//! What a benchmark runs besides the control plane: the doubles and the operator, each a process of its own on
+//! loopback that ends with this one.
 
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     time::{Duration, Instant},
 };
 
-use control_plane::{AuditLevel, ControlPlane, Options};
-use kube::{
-    Api, Client, Config,
-    api::{ApiResource, DynamicObject, GroupVersionKind, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
-};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStderr, Command},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
-use super::{audit::Audit, figures::number};
+use super::figures::number;
 use crate::{
-    control_plane::launcher,
     programs::{Programs, tied},
-    progress::{Failure, root},
+    progress::Failure,
+    stand::{LIFETIME, Memory, OPERATOR_NAMESPACE, START_LIMIT, Stand, pid_of},
 };
-
-/// Longest wait for a process to be ready.
-const START_LIMIT: Duration = Duration::from_secs(60);
-
-/// Everything ends after this long, whatever happens to this process.
-const LIFETIME: Duration = Duration::from_secs(90 * 60);
-
-/// Where the operator would run, and as whom; as in `config/rbac.yaml`.
-const OPERATOR_NAMESPACE: &str = "webhook-operator";
-const OPERATOR_ACCOUNT: &str = "webhook-operator";
-
-/// A control plane with the CRDs and an account for the operator.
-pub(super) struct Stand {
-    plane: ControlPlane,
-    client: Client,
-    operator_kubeconfig: PathBuf,
-}
-
-impl Stand {
-    pub(super) async fn start() -> Result<Self, Failure> {
-        // An error means that one is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        eprintln!("starting a control plane");
-        let options = Options {
-            audit: Some(AuditLevel::Metadata),
-            lifetime: LIFETIME,
-            launcher: launcher(),
-            ..Options::default()
-        };
-        let plane = ControlPlane::start(options).await?;
-        let kubeconfig = Kubeconfig::read_from(plane.kubeconfig())?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        let client = Client::try_from(config)?;
-        install_crds(&client).await?;
-        let operator_kubeconfig = operator_account(&client, &plane).await?;
-        Ok(Self {
-            plane,
-            client,
-            operator_kubeconfig,
-        })
-    }
-
-    /// The administrator's client.
-    pub(super) fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// A folder that goes with the control plane.
-    pub(super) fn folder(&self) -> &Path {
-        self.plane.folder()
-    }
-
-    /// What the operator asks of the apiserver.
-    pub(super) fn audit(&self) -> Result<Audit, Failure> {
-        let path = self
-            .plane
-            .audit_log()
-            .ok_or_else(|| Failure::new("no audit log"))?;
-        Audit::open(
-            path,
-            &format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR_ACCOUNT}"),
-        )
-    }
-
-    pub(super) async fn stop(self) -> Result<(), Failure> {
-        Ok(self.plane.stop().await?)
-    }
-}
-
-async fn install_crds(client: &Client) -> Result<(), Failure> {
-    let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
-    for file in ["webhooks", "webhookproviders", "clusterwebhookproviders"] {
-        let text = fs::read_to_string(root().join("crds").join(file).with_extension("yaml"))?;
-        let crd: DynamicObject = webhook_operator::yaml::parse(&text)?;
-        api.create(&PostParams::default(), &crd).await?;
-    }
-    let began = Instant::now();
-    loop {
-        let crds = api.list(&kube::api::ListParams::default()).await?;
-        let established = |crd: &DynamicObject| {
-            let conditions = crd.data.pointer("/status/conditions").and_then(Value::as_array);
-            conditions.into_iter().flatten().any(|condition| {
-                condition.get("type") == Some(&json!("Established"))
-                    && condition.get("status") == Some(&json!("True"))
-            })
-        };
-        if crds.items.iter().all(established) {
-            return Ok(());
-        }
-        if began.elapsed() > START_LIMIT {
-            return Err(Failure::new("the CRDs are not served"));
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// The operator's account with the rights that the project's manifests give it, so that the audit log tells its
-/// requests from ours; returns its kubeconfig.
-async fn operator_account(client: &Client, plane: &ControlPlane) -> Result<PathBuf, Failure> {
-    let text = fs::read_to_string(root().join("config/rbac.yaml"))?;
-    let params = PostParams::default();
-    for object in webhook_operator::yaml::parse_all::<DynamicObject>(&text)? {
-        let types = object.types.clone().unwrap_or_default();
-        let kind = ApiResource::from_gvk(&GroupVersionKind::try_from(&types)?);
-        let api: Api<DynamicObject> = match &object.metadata.namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
-            None => Api::all_with(client.clone(), &kind),
-        };
-        api.create(&params, &object).await?;
-    }
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "ServiceAccount"));
-    let accounts: Api<DynamicObject> = Api::namespaced_with(client.clone(), OPERATOR_NAMESPACE, &kind);
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}});
-    let answer: Value = accounts
-        .create_subresource("token", OPERATOR_ACCOUNT, &params, &request)
-        .await?;
-    let token = answer
-        .pointer("/status/token")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-
-    let mut kubeconfig: Value = webhook_operator::yaml::parse(&fs::read_to_string(plane.kubeconfig())?)?;
-    if let Some(user) = kubeconfig.pointer_mut("/users/0/user") {
-        *user = json!({"token": token});
-    }
-    let path = plane.folder().join("operator.kubeconfig");
-    fs::write(&path, serde_json::to_vec(&kubeconfig)?)?;
-    Ok(path)
-}
 
 /// One upstream as the doubles announce it.
 pub(super) struct Upstream {
@@ -337,15 +201,6 @@ impl Doubles {
     }
 }
 
-/// What the kernel says about a process, in KiB.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Memory {
-    /// Resident now.
-    pub(super) rss: u64,
-    /// Resident at most so far.
-    pub(super) peak: u64,
-}
-
 /// The operator's process.
 pub(super) struct Operator {
     child: Child,
@@ -367,16 +222,12 @@ impl Operator {
                 "127.0.0.1:0",
             ])
             .args(["--lease-namespace", OPERATOR_NAMESPACE, "--log-format", "json"])
-            .env("KUBECONFIG", &stand.operator_kubeconfig)
+            .env("KUBECONFIG", stand.operator_kubeconfig())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let pid = child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Failure::new("the operator ended at once"))?;
+        let pid = pid_of(&child)?;
         let output = child
             .stderr
             .take()
@@ -407,16 +258,7 @@ impl Operator {
 
     /// Its memory.
     pub(super) fn memory(&self) -> Result<Memory, Failure> {
-        let status = self.proc("status")?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|line| line.split_whitespace().next())
-                .and_then(|figure| figure.parse().ok())
-        };
-        match (field("VmRSS:"), field("VmHWM:")) {
-            (Some(rss), Some(peak)) => Ok(Memory { rss, peak }),
-            _ => Err(Failure::new("/proc does not tell the operator's memory")),
-        }
+        Memory::of(self.pid)
     }
 
     /// Processor time used so far, user and system.
