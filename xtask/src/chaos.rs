@@ -14,19 +14,21 @@ use std::{
 };
 
 use ::chaos::{
+    amnesia::{self, Loss},
     judge::Finding,
-    storm::{self, Plan, Report},
+    storm::{self, Plan},
     user,
 };
 use kube::{Api, api::ListParams};
 use serde::Serialize;
+use serde_json::Value;
 use upstream_doubles::{Doubles, Seen};
 
 use self::stage::Processes;
 use crate::{
     programs::Programs,
     progress::{Failure, block_on, say},
-    stand::Stand,
+    stand::{OPERATOR_NAMESPACE, Stand},
 };
 
 /// Namespace of everything that a user writes.
@@ -56,6 +58,10 @@ pub(crate) struct Args {
     /// Longest wait for all to be well after a storm.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     limit_seconds: u64,
+    /// The other run: take away what the operator wrote down (status, annotations, the objects themselves), without
+    /// kills and faults in between.
+    #[arg(long)]
+    lost_memory: bool,
     /// Use the dev build: quicker to make.
     #[arg(long, conflicts_with = "binaries")]
     dev: bool,
@@ -101,6 +107,17 @@ impl Args {
             window: Duration::from_secs(60).min(storm),
         }
     }
+
+    fn amnesia(&self, seed: u64) -> amnesia::Plan {
+        amnesia::Plan {
+            seed,
+            webhooks: usize::try_from(self.webhooks).unwrap_or(usize::MAX),
+            namespace: NAMESPACE.to_owned(),
+            operator_namespace: OPERATOR_NAMESPACE.to_owned(),
+            timeout: Duration::from_secs(20),
+            limit: Duration::from_secs(self.limit_seconds),
+        }
+    }
 }
 
 /// Builds, runs, judges and prints.
@@ -114,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let folder = std::env::temp_dir().join(format!("webhook-operator-chaos-{}-{seed}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let (report, failed) = block_on(Box::pin(whole(args, &programs, seed, &folder)))?;
-    say(serde_json::to_string(&report)?)?;
+    say(report)?;
     match failed {
         Some(failure) => Err(failure),
         None => Ok(fs::remove_dir_all(&folder)?),
@@ -131,21 +148,26 @@ async fn whole(
     programs: &Programs,
     seed: u64,
     folder: &Path,
-) -> Result<(Report, Option<Failure>), Failure> {
+) -> Result<(Value, Option<Failure>), Failure> {
     let stand = Stand::start(None).await?;
     let doubles = Doubles::start(user::options(Duration::from_millis(args.latency))).await?;
     let processes = Processes::new(programs, &stand, folder)?;
     let result = async {
         processes.launch()?;
-        let report = storm::run(&processes, stand.client().clone(), &doubles, &args.plan(seed)).await?;
-        let failed = match report.findings.as_slice() {
-            [] => None,
-            findings => {
-                keep(folder, findings, &stand, &doubles).await?;
-                Some(verdict(folder, findings, seed))
-            }
+        let client = stand.client().clone();
+        let (figures, findings) = if args.lost_memory {
+            let plan = args.amnesia(seed);
+            let report = amnesia::run(&processes, client, &doubles, &plan, &Loss::ALL).await?;
+            (serde_json::to_value(&report)?, report.findings)
+        } else {
+            let report = storm::run(&processes, client, &doubles, &args.plan(seed)).await?;
+            (serde_json::to_value(&report)?, report.findings)
         };
-        Ok((report, failed))
+        if findings.is_empty() {
+            return Ok((figures, None));
+        }
+        keep(folder, &findings, &stand, &doubles).await?;
+        Ok((figures, Some(verdict(folder, &findings, seed))))
     }
     .await;
     processes.end().await?;
@@ -224,6 +246,7 @@ mod tests {
             latency: 5,
             faults: 0.2,
             limit_seconds: 300,
+            lost_memory: false,
             dev: false,
             break_journal: false,
             binaries: None,

@@ -40,11 +40,13 @@ pub enum Wrong {
     LeftBehind,
     /// Something was written although nothing had to be.
     Restless,
+    /// What was taken away was not only written down again.
+    Forgot,
 }
 
 impl Wrong {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Missing,
         Self::Duplicate,
         Self::Orphan,
@@ -53,6 +55,7 @@ impl Wrong {
         Self::NotReady,
         Self::LeftBehind,
         Self::Restless,
+        Self::Forgot,
     ];
 }
 

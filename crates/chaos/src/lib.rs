@@ -9,6 +9,7 @@
 //! | [`judge`] | registrations against Webhooks: missing, doubled, left over, different, not Ready; pure |
 //! | [`calls`] | what the upstreams were asked for: creates, updates, removals |
 //! | [`storm`] | the run: everything at once, then quiet, then everything deleted, then quiet again |
+//! | [`amnesia`] | the other run: what the operator wrote down is taken away, and must not matter |
 //!
 //! Nothing here is the operator's own code: manifests are written and statuses are read as JSON, and what a
 //! registration has to look like is worked out anew from the contracts. The servers are the caller's, who hands in
@@ -17,6 +18,7 @@
 //! A seed fixes what users and trouble *want* to do. When it happens is up to real processes, so a run with the same
 //! seed resembles the first one and does not repeat it.
 
+pub mod amnesia;
 pub mod calls;
 pub mod fleet;
 pub mod judge;

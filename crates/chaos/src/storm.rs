@@ -228,7 +228,7 @@ impl<S: Stage> Storm<'_, S> {
         self.struck(trouble);
         self.killed(&killed);
         self.doubled(&most);
-        let (took, findings) = self.wait(fleet, "gone").await?;
+        let (took, findings) = self.until_well(fleet).await?;
         self.report.seconds_to_delete = took;
         self.report.findings.extend(findings);
         self.report.left = Registered::read(self.doubles).counts();
@@ -237,7 +237,7 @@ impl<S: Stage> Storm<'_, S> {
 
     /// Waits until all is well.
     async fn recover(&mut self, fleet: &Fleet) -> Result<(), Error> {
-        let (took, findings) = self.wait(fleet, "as wanted").await?;
+        let (took, findings) = self.until_well(fleet).await?;
         self.report.wanted = fleet.live().len();
         self.report.registrations = Registered::read(self.doubles).counts();
         self.report.seconds_to_recovery = took;
@@ -245,30 +245,8 @@ impl<S: Stage> Storm<'_, S> {
         Ok(())
     }
 
-    /// Waits until there is nothing to find; what there is at the limit, and how long it took in seconds.
-    async fn wait(&self, fleet: &Fleet, wanted: &str) -> Result<(f64, Vec<Finding>), Error> {
-        let began = Instant::now();
-        let mut told = began;
-        loop {
-            let cluster = InCluster {
-                webhooks: self.user.webhooks().await?,
-                secrets: self.user.secrets().await?,
-            };
-            let findings = judge(fleet, &cluster, &Registered::read(self.doubles));
-            let took = began.elapsed();
-            if findings.is_empty() || took > self.plan.limit {
-                self.stage
-                    .tell(&format!("{} findings after {} s", findings.len(), took.as_secs()));
-                return Ok((tenths(took), findings));
-            }
-            if told.elapsed() > Duration::from_secs(10) {
-                told = Instant::now();
-                let first = findings.first().map(ToString::to_string).unwrap_or_default();
-                self.stage
-                    .tell(&format!("{} not {wanted} yet; {first}", findings.len()));
-            }
-            sleep(POLL).await;
-        }
+    async fn until_well(&self, fleet: &Fleet) -> Result<(f64, Vec<Finding>), Error> {
+        until_well(self.stage, &self.user, self.doubles, fleet, self.plan.limit).await
     }
 
     /// Nothing is to be done, so nothing may be done.
@@ -346,6 +324,36 @@ impl<S: Stage> Storm<'_, S> {
         report.creates_per_webhook = (small(created) / made.max(1.0) * 1000.0).round() / 1000.0;
         let findings = &report.findings;
         report.wrong = Wrong::ALL.map(|wrong| (wrong, count(findings, wrong))).into();
+    }
+}
+
+/// Waits until there is nothing to find; what there is at the limit, and how long it took in seconds.
+pub(crate) async fn until_well<S: Stage>(
+    stage: &S,
+    user: &User,
+    doubles: &Doubles,
+    fleet: &Fleet,
+    limit: Duration,
+) -> Result<(f64, Vec<Finding>), Error> {
+    let began = Instant::now();
+    let mut told = began;
+    loop {
+        let cluster = InCluster {
+            webhooks: user.webhooks().await?,
+            secrets: user.secrets().await?,
+        };
+        let findings = judge(fleet, &cluster, &Registered::read(doubles));
+        let took = began.elapsed();
+        if findings.is_empty() || took > limit {
+            stage.tell(&format!("{} findings after {} s", findings.len(), tenths(took)));
+            return Ok((tenths(took), findings));
+        }
+        if told.elapsed() > Duration::from_secs(10) {
+            told = Instant::now();
+            let first = findings.first().map(ToString::to_string).unwrap_or_default();
+            stage.tell(&format!("{} not well yet; {first}", findings.len()));
+        }
+        sleep(POLL).await;
     }
 }
 
