@@ -49,7 +49,8 @@ pub(crate) async fn operated() -> &'static Cluster {
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    /// One of its own, for a test that stops its servers.
+    pub(crate) async fn start() -> Self {
         let options = Options {
             audit: Some(AuditLevel::Metadata),
             ..Options::default()
@@ -94,6 +95,11 @@ impl Cluster {
     /// Path of the administrator's kubeconfig, for processes that a test starts.
     pub(crate) fn kubeconfig(&self) -> &Path {
         self.plane.kubeconfig()
+    }
+
+    /// The servers, for the test that started them.
+    pub(crate) fn plane(&self) -> &ControlPlane {
+        &self.plane
     }
 
     /// The audit log, one JSON event a line, at the level Metadata.

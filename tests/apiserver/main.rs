@@ -13,6 +13,7 @@ mod account_end;
 mod audit;
 mod budget;
 mod changes;
+mod chaos_runs;
 mod check;
 mod conflicts;
 mod deletes;

@@ -130,6 +130,23 @@ impl Operator {
         self.wait_for_log(WORKING).await;
     }
 
+    /// One that is not started yet.
+    pub(crate) fn unstarted(kubeconfig: &Path, args: &[&str]) -> Arc<Self> {
+        Self::prepare(kubeconfig, args)
+    }
+
+    /// Starts the process and waits for nothing; there must be none.
+    pub(crate) fn launch(&self) {
+        self.spawn();
+    }
+
+    /// How the process ended by itself, if it did.
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
+        let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        let life = life.as_mut()?;
+        life.child.try_wait().expect("look at the operator")
+    }
+
     /// Whether it works.
     pub(crate) fn works(&self) -> bool {
         self.log_of_this_life().contains(WORKING)
