@@ -143,6 +143,19 @@ pub enum TestMode {
     None,
 }
 
+impl TestMode {
+    /// The word in spec, status and metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "Auto",
+            Self::Upstream => "Upstream",
+            Self::Probe => "Probe",
+            Self::None => "None",
+        }
+    }
+}
+
 /// What to do when tests keep failing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 pub enum OnTestFailure {

@@ -239,6 +239,17 @@ pub enum TestResult {
     Failed,
 }
 
+impl TestResult {
+    /// The word in status and metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "Passed",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
 /// One test of the past.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -22,13 +22,14 @@ use crate::{
     },
     clock::elapsed,
     domain::{
+        bounds,
         capabilities::{Identity, SecretRule, TargetRule},
         desired::Desired,
         hash::Applied,
         recorded::{Origin, Recorded},
         remote::{Remote, RemoteId, differences},
-        status::{Aspect, Assessment, Registered, Said, note_drift, note_registration, note_test, state_of},
-        testing::{TestSituation, TestStep, Tester, next_test},
+        status::{Aspect, Assessment, Registered, Said, note_drift, note_registration, state_of},
+        testing::{TestSituation, TestStep, Tester, Verdict, next_test, note_test},
     },
     provider::{Call, ErrorClass, Provider, TestProgress, Usage},
 };
@@ -79,7 +80,7 @@ pub(super) fn usage(target: Option<&str>) -> Option<Usage> {
 struct TestOutcome {
     said: Said<TestedReason>,
     /// A verdict that is not recorded yet.
-    verdict: Option<bool>,
+    verdict: Option<Verdict>,
     /// The request annotation is handled.
     handled: bool,
 }
@@ -335,7 +336,7 @@ impl Pass {
         let ended = self.poll_task(call).await;
         let status = self.webhook.status.clone().unwrap_or_default();
         let now = self.ctx.clock.now();
-        let asked = self.webhook.annotations().get(TEST_REQUESTED_AT).cloned();
+        let asked = self.request(TEST_REQUESTED_AT);
         let requested = asked.is_some() && asked != status.last_handled_test_at && !ended;
         let since_sync = status.last_sync_time.as_ref().map(|time| elapsed(time.0, now));
         let memory = self.memory.with(|memory| memory.clone());
@@ -353,11 +354,13 @@ impl Pass {
                 .last_sync_time
                 .as_ref()
                 .is_some_and(|sync| last_test.is_none_or(|last| last < sync.0));
-        let verdict =
-            (settled_state && unrecorded && memory.test.task.is_none()).then_some(state == State::Valid);
+        let verdict = (settled_state && unrecorded && memory.test.task.is_none()).then(|| {
+            let (reason, message) = self.word_of_upstream(state);
+            Verdict::new(TestMode::Upstream, reason, message, now)
+        });
         let mut after = status.clone();
-        if let Some(passed) = verdict {
-            note_test(&mut after, passed, 0, "", now);
+        if let Some(verdict) = &verdict {
+            note_test(&mut after, verdict, 0);
         }
         let since_change = match memory.wrote {
             Some(wrote) => wrote.elapsed(),
@@ -417,7 +420,6 @@ impl Pass {
         state: State,
         id: &RemoteId,
     ) -> Said<TestedReason> {
-        let pending = "the upstream's test has no verdict yet".to_owned();
         let mut timed_out = false;
         let next = match step {
             TestStep::Idle(next) => next,
@@ -441,13 +443,22 @@ impl Pass {
         self.memory
             .with(|memory| memory.test.next = next.map(|next| Instant::now() + next));
         let doubtful = self.memory.with(|memory| memory.test.doubtful);
+        if timed_out {
+            let message = "the upstream's test did not end within 5 minutes; another one is asked for later; check the receiver";
+            return (TestedReason::TestTimeout, message.to_owned());
+        }
+        // What is there may be of another URL.
+        let doubtful = doubtful && state != State::Deactivated;
+        self.word_of_upstream(if doubtful { State::New } else { state })
+    }
+
+    /// What the upstream's state says about its test.
+    fn word_of_upstream(&self, state: State) -> Said<TestedReason> {
         match state {
-            _ if timed_out => {
-                let message = "the upstream's test did not end within 5 minutes; another one is asked for later; check the receiver";
-                (TestedReason::TestTimeout, message.to_owned())
-            }
-            State::New => (TestedReason::Pending, pending),
-            State::Valid | State::Invalid if doubtful => (TestedReason::Pending, pending),
+            State::New => (
+                TestedReason::Pending,
+                "the upstream's test has no verdict yet".to_owned(),
+            ),
             State::Valid => (
                 TestedReason::Passed,
                 "the upstream's test delivery was accepted".to_owned(),
@@ -464,6 +475,14 @@ impl Pass {
                 "switched off, so there is nothing to test".to_owned(),
             ),
         }
+    }
+
+    /// A request annotation, as it is noted once it is handled.
+    fn request(&self, annotation: &str) -> Option<String> {
+        self.webhook
+            .annotations()
+            .get(annotation)
+            .map(|value| bounds::request(value))
     }
 
     async fn start_test(&self, call: &Call<'_>, id: &RemoteId) -> Duration {
@@ -533,12 +552,11 @@ impl Pass {
         let wrote = self.mutated && found.how != SyncedReason::InSync || !found.corrected.is_empty();
         let found_new_drift =
             !found.drift.is_empty() && old.drift.as_ref().is_none_or(|drift| drift.fields != found.drift);
-        let annotations = self.webhook.annotations().clone();
-        let limit = usize::try_from(self.webhook.spec.test.history_limit).unwrap_or(0);
-        let verdict_message = match &assessment.tested {
-            Aspect::Is(_, message) => message.clone(),
-            Aspect::Keep | Aspect::Absent => String::new(),
-        };
+        let (reconcile_request, test_request) = (
+            self.request(RECONCILE_REQUESTED_AT),
+            self.request(TEST_REQUESTED_AT),
+        );
+        let limit = self.webhook.spec.test.history_limit;
         let state = state_of(
             found.remote.as_ref().and_then(|remote| remote.state),
             found.deactivated_by,
@@ -547,24 +565,26 @@ impl Pass {
             note_registration(status, &id, &url, hash, wrote || found_new_drift, now);
             status.state = Some(state);
             status.deactivated_by = found.deactivated_by;
-            status.last_handled_reconcile_at = annotations.get(RECONCILE_REQUESTED_AT).cloned();
+            status.last_handled_reconcile_at = reconcile_request;
             if test.handled {
-                status.last_handled_test_at = annotations.get(TEST_REQUESTED_AT).cloned();
+                status.last_handled_test_at = test_request;
             }
             if !found.corrected.is_empty() {
                 note_drift(status, &found.corrected, true, now);
             } else if !found.drift.is_empty() {
                 note_drift(status, &found.drift, false, now);
             }
-            if let Some(passed) = test.verdict {
-                note_test(status, passed, limit, &verdict_message, now);
+            if let Some(verdict) = &test.verdict {
+                note_test(status, verdict, limit);
             }
         };
         let written = write_status(&ctx, &self.memory, &self.webhook, assessment, change).await?;
-        if let Some(passed) = test.verdict {
-            let result = if passed { "Passed" } else { "Failed" };
-            ctx.metrics
-                .test_result(self.account.provider_type.as_str(), "Upstream", result);
+        if let Some(verdict) = &test.verdict {
+            ctx.metrics.test_result(
+                self.account.provider_type.as_str(),
+                verdict.mode.as_str(),
+                verdict.result().as_str(),
+            );
         }
         publish::sample(&ctx, &written, self.account.provider_type.as_str());
         self.webhook = written;

@@ -27,7 +27,7 @@ use crate::{
     },
     clock::elapsed,
     domain::{
-        backoff,
+        backoff, bounds,
         capabilities::{ReadRule, SecretRule},
         check::check,
         desired::Desired,
@@ -356,7 +356,7 @@ fn is_carried_out(pass: &Pass) -> bool {
         webhook
             .annotations()
             .get(annotation)
-            .is_none_or(|asked| Some(asked) == handled)
+            .is_none_or(|asked| Some(&bounds::request(asked)) == handled)
     };
     let lost = pass.secret_missing_for() == Some(Duration::ZERO);
     is_settled(status, webhook.metadata.generation.unwrap_or_default())

@@ -12,9 +12,11 @@
 //! * [`hash`]: keyed hashes of what was applied, so that secrets are compared without being stored.
 //! * [`mint`]: a signing secret from random bytes.
 //! * [`status`]: what the user sees of all that; [`provider_status`]: the same for providers, and their finalizers.
+//! * [`bounds`]: how long what stands in a status may be.
 //! * [`schedule`]: the fixed phase of read-backs; [`backoff`]: the delay after a failure.
 
 pub mod backoff;
+pub mod bounds;
 pub mod capabilities;
 pub mod check;
 pub mod claim;

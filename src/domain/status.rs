@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
+    bounds::{self, clip},
     check::{Problem, ProblemKind},
     desired::Desired,
     remote::RemoteId,
@@ -15,8 +16,7 @@ use crate::{
             self, ConditionType, ReadyReason, Reason, ReconcilingReason, SecretReason, StalledReason,
             SyncedReason, TestedReason,
         },
-        webhook::TestMode,
-        webhook_status::{DeactivatedBy, Drift, State, TestRecord, TestResult, TestStatus, WebhookStatus},
+        webhook_status::{DeactivatedBy, Drift, State, WebhookStatus},
     },
     provider::{ErrorClass, Operation, ProviderError},
 };
@@ -312,7 +312,13 @@ pub fn next_status(
     let mut status = old.clone();
     change(&mut status);
     let of = Some(generation);
-    let mut new: Vec<Condition> = vec![assessment.ready.0.condition(of, clip(assessment.ready.1), now)];
+    let mut new: Vec<Condition> =
+        vec![
+            assessment
+                .ready
+                .0
+                .condition(of, clip(&assessment.ready.1, bounds::MESSAGE), now),
+        ];
     let pending = SyncedReason::Pending.condition(of, "nothing has been written or read yet", now);
     new.extend(aspect(&old.conditions, assessment.synced, of, now).or(Some(pending)));
     let pending = TestedReason::NotRun.condition(of, "not tested", now);
@@ -321,12 +327,12 @@ pub fn next_status(
     new.extend(
         assessment
             .reconciling
-            .map(|(reason, message)| reason.condition(of, clip(message), now)),
+            .map(|(reason, message)| reason.condition(of, clip(&message, bounds::MESSAGE), now)),
     );
     new.extend(
         assessment
             .stalled
-            .map(|(reason, message)| reason.condition(of, clip(message), now)),
+            .map(|(reason, message)| reason.condition(of, clip(&message, bounds::MESSAGE), now)),
     );
     status.conditions = conditions::merge(&old.conditions, new);
     status.observed_generation = of;
@@ -343,19 +349,7 @@ fn aspect<R: Reason>(
         // It still speaks of the generation that it was found for.
         Aspect::Keep => conditions::find(old, R::TYPE).cloned(),
         Aspect::Absent => None,
-        Aspect::Is(reason, message) => Some(reason.condition(of, clip(message), now)),
-    }
-}
-
-/// Messages are short; a spec with dozens of problems is not worth a status that cannot be stored.
-fn clip(message: String) -> String {
-    const LONGEST: usize = 1024;
-    match message.char_indices().nth(LONGEST) {
-        Some((at, _)) => message
-            .get(..at)
-            .map(|head| format!("{head}…"))
-            .unwrap_or(message),
-        None => message,
+        Aspect::Is(reason, message) => Some(reason.condition(of, clip(&message, bounds::MESSAGE), now)),
     }
 }
 
@@ -369,7 +363,7 @@ pub fn note_registration(
     now: Timestamp,
 ) {
     status.id = Some(id.0.clone());
-    status.url = Some(url.to_owned());
+    status.url = Some(clip(url, bounds::URL));
     if hash.is_some() {
         status.applied_hash = hash;
     }
@@ -394,41 +388,6 @@ pub fn note_drift(status: &mut WebhookStatus, fields: &[&'static str], corrected
     if corrected {
         drift.corrections = drift.corrections.saturating_add(1);
     }
-}
-
-/// Notes the verdict of a test by the upstream.
-pub fn note_test(status: &mut WebhookStatus, passed: bool, limit: usize, message: &str, now: Timestamp) {
-    let test = status.test.get_or_insert_with(TestStatus::default);
-    let result = if passed {
-        TestResult::Passed
-    } else {
-        TestResult::Failed
-    };
-    let reason = if passed {
-        TestedReason::Passed
-    } else {
-        TestedReason::UpstreamReportedInvalid
-    };
-    test.last_time = Some(Time(now));
-    test.result = Some(result);
-    test.mode = Some(TestMode::Upstream);
-    test.reason = Some(reason.as_str().to_owned());
-    test.message = Some(message.to_owned());
-    test.consecutive_failures = if passed {
-        0
-    } else {
-        test.consecutive_failures.saturating_add(1)
-    };
-    let record = TestRecord {
-        time: Time(now),
-        result,
-        mode: TestMode::Upstream,
-        reason: reason.as_str().to_owned(),
-        http_status: None,
-        latency_milliseconds: None,
-    };
-    test.history.insert(0, record);
-    test.history.truncate(limit);
 }
 
 /// The state word: the upstream's own where it has one, else `new` or `deactivated`.

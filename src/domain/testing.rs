@@ -1,7 +1,11 @@
-//! When to ask an upstream for its own test, when to ask how it goes, and what its verdict is.
+//! When to ask an upstream for its own test, when to ask how it goes, and what its verdict is. How a test that ended
+//! is noted is in [`note_test`].
+
+mod verdict;
 
 use std::time::Duration;
 
+pub use self::verdict::{Verdict, note_test};
 use super::backoff;
 use crate::api::{
     webhook::TestMode,
