@@ -100,7 +100,8 @@ pub struct TestSpec {
     pub failure_threshold: i32,
 
     /// What to do after `failureThreshold` failures in a row. `None`: only said in the status. `Deactivate`:
-    /// switched off at the upstream until a test passes. Default: None.
+    /// switched off at the upstream until the spec changes, a test is asked for, or a probe passes. Default:
+    /// None.
     #[serde(default)]
     pub on_failure: OnTestFailure,
 

@@ -150,7 +150,8 @@ pub struct Gap {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Time>,
 
-    /// The cause in one PascalCase word.
+    /// The cause in one PascalCase word: `DeactivatedUpstream`, `TestFailure`, `NotRegistered`, `UrlChanged`, or the
+    /// reason of the condition Tested with which a test failed.
     pub reason: String,
 }
 
@@ -216,7 +217,8 @@ pub struct TestStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
-    /// Failed tests since the last passed one.
+    /// Failed tests in a row, since the last passed one, the last change of the spec, or since the registration was
+    /// switched on again after failed tests.
     pub consecutive_failures: i32,
 
     /// Whether the receiver accepted a wrongly signed probe; absent if none was sent.

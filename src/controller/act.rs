@@ -21,7 +21,6 @@ use crate::{
     api::{
         Webhook,
         conditions::{SecretReason, SyncedReason},
-        webhook_status::DeactivatedBy,
     },
     clock::elapsed,
     domain::{
@@ -76,6 +75,7 @@ pub(super) async fn act(mut pass: Box<Pass>) -> Result<Next, PassError> {
         // It was there a moment ago: the next pass says what is missing.
         Err(ResolveError::Signing(..) | ResolveError::Other(..)) => return Ok(Some(Duration::ZERO)),
     };
+    let want = pass.goal(want);
     let same = rivals::same_account(&pass.ctx, &pass.account).await;
     let settled = pass.is_settled();
     if !settled
@@ -141,6 +141,7 @@ pub(super) async fn act(mut pass: Box<Pass>) -> Result<Next, PassError> {
                     corrected: Vec::new(),
                     drift,
                     deactivated_by,
+                    lapse: None,
                 };
                 return pass.conclude(&call, &want, found).await;
             }
@@ -186,14 +187,9 @@ impl Pass {
         let now = self.ctx.clock.now();
         let held = |id: &RemoteId| rivals::is_held_by_others(&self.ctx, &self.webhook, same, id);
         let learned = |finding| self.account.findings.get(finding, now);
+        let (deactivated_by, tripped) =
+            self.with_tally(|tally| (tally.recorded_switch(), tally.is_tripped()));
         let status = self.webhook.status.as_ref();
-        // A switch that was made for an older spec and not recorded would look like somebody else's.
-        let of_this_spec =
-            status.is_some_and(|status| status.observed_generation == self.webhook.metadata.generation);
-        let deactivated_by = match status.and_then(|status| status.deactivated_by) {
-            by if of_this_spec => by,
-            _ => Some(DeactivatedBy::Spec),
-        };
         let last_sync = status
             .and_then(|status| status.last_sync_time.as_ref())
             .map(|time| elapsed(time.0, now));
@@ -223,6 +219,7 @@ impl Pass {
                 drift: spec.drift_policy,
                 on_deactivation: spec.on_upstream_deactivation,
                 deactivated_by,
+                tripped,
                 held_by_others: &held,
                 released_urls: &self.released(want, sight),
                 now,
@@ -359,9 +356,10 @@ impl Pass {
                     tracing::warn!(name = self.webhook.name_any(), %error, "the signing secret could not be published yet");
                 }
                 if !by_target {
-                    self.record_created(&remote, replaces).await?;
+                    self.record_created(&remote, replaces.clone()).await?;
                 }
-                let found = Found::written(remote, want, SyncedReason::Applied, Vec::new());
+                let mut found = Found::written(remote, self.off(want), SyncedReason::Applied);
+                found.lapse = self.was_lost(replaces.is_some());
                 self.conclude(call, want, found).await
             }
             Err(error) if error.effect == Effect::None => {
@@ -451,6 +449,9 @@ impl Pass {
             })
             .await?;
         }
+        if why == Why::TestFailure {
+            self.begin_switch_off().await?;
+        }
         self.mutated = true;
         let updated = self.upstream.update(call, id, there, want).await;
         self.memory.with(|memory| memory.wrote = Some(Instant::now()));
@@ -466,48 +467,18 @@ impl Pass {
             }
             Err(error) => return self.failed(&error, false).await,
         };
-        if want.active && !remote.is_on() {
-            self.memory.with(|memory| memory.cannot_reactivate = true);
-            return Ok(Some(Duration::ZERO));
+        match (want.active, remote.is_on()) {
+            (true, false) => {
+                self.memory.with(|memory| memory.cannot_reactivate = true);
+                return Ok(Some(Duration::ZERO));
+            }
+            (false, true) => {
+                let error = ProviderError::unexpected(Operation::Switch, "the registration stays on");
+                return self.failed(&error, false).await;
+            }
+            _ => {}
         }
-        let how = match why {
-            Why::Drift => SyncedReason::DriftCorrected,
-            Why::Rewrite => SyncedReason::InSync,
-            Why::Spec | Why::Reactivate => SyncedReason::Applied,
-        };
-        if why == Why::Drift {
-            let note = format!("somebody changed the upstream; put right: {}", fields.join(", "));
-            event(
-                &self.ctx,
-                &self.webhook,
-                EventType::Warning,
-                "DriftCorrected",
-                &note,
-                "Correct",
-            )
-            .await;
-            self.ctx
-                .metrics
-                .drift_corrected(self.account.provider_type.as_str());
-        }
-        if why == Why::Reactivate {
-            let note = "somebody had switched it off at the upstream; switched on again";
-            event(
-                &self.ctx,
-                &self.webhook,
-                EventType::Normal,
-                "Reactivated",
-                note,
-                "Reactivate",
-            )
-            .await;
-        }
-        let corrected = if why == Why::Drift {
-            fields.to_vec()
-        } else {
-            Vec::new()
-        };
-        let found = Found::written(remote, want, how, corrected);
+        let found = self.written(remote, want, fields, why).await;
         self.conclude(call, want, found).await
     }
 

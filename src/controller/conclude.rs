@@ -1,8 +1,9 @@
 //! What follows once it is known what is registered: the secret that the upstream made, what uses the
-//! registration, its test, and the status.
+//! registration, and the status. Its test is in `upstream_test.rs`.
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use kube::{ResourceExt, runtime::events::EventType};
 use tokio::time::Instant;
 
@@ -12,26 +13,27 @@ use super::{
     publish::{self, Journal, event, write_journal, write_status},
     reconcile::{Next, PassError},
     signing::{self, Holder},
+    upstream_test::TestOutcome,
 };
 use crate::{
     api::{
-        RECONCILE_REQUESTED_AT, TEST_REQUESTED_AT, WebhookStatus,
-        conditions::{self, ConditionType, ReadyReason, Reason, SecretReason, SyncedReason, TestedReason},
+        RECONCILE_REQUESTED_AT, WebhookStatus,
+        conditions::{self, ConditionType, ReadyReason, Reason, SecretReason, SyncedReason},
         webhook::{SecretSource, TestMode},
         webhook_status::{DeactivatedBy, State},
     },
-    clock::elapsed,
     domain::{
         bounds,
         capabilities::{Identity, SecretRule, TargetRule},
         desired::Desired,
+        gaps::{self, Deliveries},
         hash::Applied,
         recorded::{Origin, Recorded},
         remote::{Remote, RemoteId, differences},
         status::{Aspect, Assessment, Registered, Said, note_drift, note_registration, state_of},
-        testing::{TestSituation, TestStep, Tester, Verdict, next_test, note_test},
+        testing::{Tally, record},
     },
-    provider::{Call, ErrorClass, Provider, TestProgress, Usage},
+    provider::{Call, Provider, Usage},
 };
 
 /// What a pass has found out about the registration.
@@ -46,23 +48,20 @@ pub(super) struct Finding {
     pub drift: Vec<&'static str>,
     /// Who switched it off.
     pub deactivated_by: Option<DeactivatedBy>,
+    /// What had kept deliveries away and is put right now.
+    pub lapse: Option<gaps::Cause>,
 }
 
 impl Finding {
-    /// After a write.
-    pub(super) fn written(
-        remote: Remote,
-        want: &Desired,
-        how: SyncedReason,
-        corrected: Vec<&'static str>,
-    ) -> Self {
-        let deactivated_by = (!want.active).then_some(DeactivatedBy::Spec);
+    /// After a write. `off`: who switched it off, if it shall be off.
+    pub(super) fn written(remote: Remote, off: Option<DeactivatedBy>, how: SyncedReason) -> Self {
         Self {
             remote: Some(remote),
             how,
-            corrected,
+            corrected: Vec::new(),
             drift: Vec::new(),
-            deactivated_by,
+            deactivated_by: off,
+            lapse: None,
         }
     }
 }
@@ -76,22 +75,13 @@ pub(super) fn usage(target: Option<&str>) -> Option<Usage> {
     }
 }
 
-/// What is known about the test after this pass.
-struct TestOutcome {
-    said: Said<TestedReason>,
-    /// A verdict that is not recorded yet.
-    verdict: Option<Verdict>,
-    /// The request annotation is handled.
-    handled: bool,
-}
-
 impl Pass {
     /// Ends the pass: does what is left to do for a known registration and publishes.
     pub(super) async fn conclude(
         mut self: Box<Self>,
         call: &Call<'_>,
         want: &Desired,
-        found: Finding,
+        mut found: Finding,
     ) -> Result<Next, PassError> {
         let remote_differs = found.drift.is_empty()
             && found.remote.as_ref().is_some_and(|remote| {
@@ -117,7 +107,7 @@ impl Pass {
             SecretOutcome::Ends(next) => return Ok(next),
         };
         let used = self.make_effective(call, want, found.remote.as_ref()).await?;
-        let test = self.test(call, &found).await?;
+        let test = self.test(call, &mut found).await;
         // Where the target is the id nobody leaves a mark: somebody else did.
         if !self.recorded.annotated || self.recorded.mark.is_some() {
             let id = self.registration_id(want, found.remote.as_ref());
@@ -138,7 +128,9 @@ impl Pass {
             memory.unfinished = !used;
         });
         self.publish(want, &found, secret, test).await?;
-        Ok(if used { self.next() } else { Some(Duration::ZERO) })
+        // The verdict may have been the one too many.
+        let more = !used || self.switch_is_due();
+        Ok(if more { Some(Duration::ZERO) } else { self.next() })
     }
 
     /// A status id without proof was recorded by an operator with another key; nobody knows who made it.
@@ -307,203 +299,12 @@ impl Pass {
         Ok(true)
     }
 
-    /// Asks for a test, asks how it goes, or takes the verdict.
-    async fn test(&mut self, call: &Call<'_>, found: &Finding) -> Result<TestOutcome, PassError> {
-        let tester = Tester::of(
-            self.webhook.test_mode(),
-            self.upstream.capabilities().upstream_test,
-        );
-        let (Tester::Upstream, Some(remote)) = (tester, found.remote.as_ref()) else {
-            let why = match self.webhook.test_mode() {
-                TestMode::None => "spec.test.mode is None",
-                _ => "the upstream has no test of its own",
-            };
-            return Ok(TestOutcome {
-                said: (TestedReason::NotRun, why.to_owned()),
-                verdict: None,
-                handled: true,
-            });
-        };
-        if self.mutated && matches!(found.how, SyncedReason::Applied | SyncedReason::DriftCorrected) {
-            let doubtful = !matches!(remote.state, Some(State::New | State::Deactivated));
-            self.memory.with(|memory| {
-                memory.test = super::memory::TestMemory {
-                    doubtful,
-                    ..Default::default()
-                };
-            });
-        }
-        let ended = self.poll_task(call).await;
-        let status = self.webhook.status.clone().unwrap_or_default();
-        let now = self.ctx.clock.now();
-        let asked = self.request(TEST_REQUESTED_AT);
-        let requested = asked.is_some() && asked != status.last_handled_test_at && !ended;
-        let since_sync = status.last_sync_time.as_ref().map(|time| elapsed(time.0, now));
-        let memory = self.memory.with(|memory| memory.clone());
-        let state = state_of(remote.state, found.deactivated_by);
-        let last_test = status
-            .test
-            .as_ref()
-            .and_then(|test| test.last_time.as_ref())
-            .map(|time| time.0);
-        // A new verdict: the state moved, a test that was asked for ended, or it is the first after a write.
-        let settled_state = matches!(state, State::Valid | State::Invalid) && !memory.test.doubtful;
-        let unrecorded = status.state != Some(state)
-            || ended
-            || status
-                .last_sync_time
-                .as_ref()
-                .is_some_and(|sync| last_test.is_none_or(|last| last < sync.0));
-        let verdict = (settled_state && unrecorded && memory.test.task.is_none()).then(|| {
-            let (reason, message) = self.word_of_upstream(state);
-            Verdict::new(TestMode::Upstream, reason, message, now)
-        });
-        let mut after = status.clone();
-        if let Some(verdict) = &verdict {
-            note_test(&mut after, verdict, 0);
-        }
-        let since_change = match memory.wrote {
-            Some(wrote) => wrote.elapsed(),
-            None => memory
-                .first_seen
-                .elapsed()
-                .min(since_sync.unwrap_or(Duration::MAX)),
-        };
-        let step = next_test(&TestSituation {
-            tester,
-            state,
-            requested,
-            last: after.test.as_ref(),
-            since_last: after
-                .test
-                .as_ref()
-                .and_then(|test| test.last_time.as_ref())
-                .map(|time| elapsed(time.0, now)),
-            since_change,
-            task_since: memory.test.task.as_ref().map(|(_, since)| since.elapsed()),
-            polls: memory.test.polls,
-            verdict_doubtful: memory.test.doubtful,
-        });
-        let said = self.take_test_step(call, step, state, &remote.id).await;
-        let started = self.memory.with(|memory| memory.test.task.is_some());
-        Ok(TestOutcome {
-            said,
-            verdict,
-            handled: !requested || state == State::Deactivated || started,
-        })
-    }
-
-    /// Whether a test that was asked for has ended.
-    async fn poll_task(&self, call: &Call<'_>) -> bool {
-        let Some((task, _)) = self.memory.with(|memory| memory.test.task.clone()) else {
-            return false;
-        };
-        let ended = match self.upstream.poll_test(call, &task).await {
-            Ok(TestProgress::Running) => false,
-            Ok(TestProgress::Done | TestProgress::Vanished) => true,
-            Err(error) => {
-                tracing::debug!(name = self.webhook.name_any(), %error, "the test could not be asked about");
-                false
-            }
-        };
-        if ended {
-            self.memory
-                .with(|memory| memory.test = super::memory::TestMemory::default());
-        }
-        ended
-    }
-
-    async fn take_test_step(
-        &mut self,
-        call: &Call<'_>,
-        step: TestStep,
-        state: State,
-        id: &RemoteId,
-    ) -> Said<TestedReason> {
-        let mut timed_out = false;
-        let next = match step {
-            TestStep::Idle(next) => next,
-            TestStep::Poll(after) => {
-                self.memory
-                    .with(|memory| memory.test.polls = memory.test.polls.saturating_add(1));
-                Some(after)
-            }
-            TestStep::TimedOut(after) => {
-                timed_out = true;
-                self.memory
-                    .with(|memory| memory.test = super::memory::TestMemory::default());
-                Some(after)
-            }
-            TestStep::Start if self.mutated => Some(Duration::from_secs(1)),
-            TestStep::Start => {
-                self.mutated = true;
-                Some(self.start_test(call, id).await)
-            }
-        };
-        self.memory
-            .with(|memory| memory.test.next = next.map(|next| Instant::now() + next));
-        let doubtful = self.memory.with(|memory| memory.test.doubtful);
-        if timed_out {
-            let message = "the upstream's test did not end within 5 minutes; another one is asked for later; check the receiver";
-            return (TestedReason::TestTimeout, message.to_owned());
-        }
-        // What is there may be of another URL.
-        let doubtful = doubtful && state != State::Deactivated;
-        self.word_of_upstream(if doubtful { State::New } else { state })
-    }
-
-    /// What the upstream's state says about its test.
-    fn word_of_upstream(&self, state: State) -> Said<TestedReason> {
-        match state {
-            State::New => (
-                TestedReason::Pending,
-                "the upstream's test has no verdict yet".to_owned(),
-            ),
-            State::Valid => (
-                TestedReason::Passed,
-                "the upstream's test delivery was accepted".to_owned(),
-            ),
-            State::Invalid => {
-                let secret = self.webhook.signing_secret().name;
-                let message = format!(
-                    "the upstream's test delivery was not accepted; check that the receiver answers 2xx, takes a path segment behind its URL, and verifies with Secret {secret:?}; it is tested again after 1, 5 and 15 minutes"
-                );
-                (TestedReason::UpstreamReportedInvalid, message)
-            }
-            State::Deactivated => (
-                TestedReason::NotRun,
-                "switched off, so there is nothing to test".to_owned(),
-            ),
-        }
-    }
-
     /// A request annotation, as it is noted once it is handled.
-    fn request(&self, annotation: &str) -> Option<String> {
+    pub(super) fn request(&self, annotation: &str) -> Option<String> {
         self.webhook
             .annotations()
             .get(annotation)
             .map(|value| bounds::request(value))
-    }
-
-    async fn start_test(&self, call: &Call<'_>, id: &RemoteId) -> Duration {
-        match self.upstream.start_test(call, id).await {
-            Ok(task) => {
-                self.memory.with(|memory| {
-                    memory.test = super::memory::TestMemory {
-                        task: Some((task, Instant::now())),
-                        ..Default::default()
-                    };
-                });
-                Duration::from_secs(1)
-            }
-            Err(error) => {
-                tracing::debug!(name = self.webhook.name_any(), %error, "the test could not be started");
-                match error.class {
-                    ErrorClass::RateLimited => error.retry_after.unwrap_or(Duration::from_secs(60)),
-                    _ => Duration::from_secs(60),
-                }
-            }
-        }
     }
 
     /// `Ready` as it stands, if it speaks of a registration.
@@ -526,6 +327,7 @@ impl Pass {
         let (ctx, now) = (Arc::clone(&self.ctx), self.ctx.clock.now());
         let old = self.webhook.status.clone().unwrap_or_default();
         let generation = self.webhook.metadata.generation;
+        let tested = test.said.0;
         let mut assessment = Assessment::registered(&Registered {
             how: found.how,
             corrected: &found.corrected,
@@ -552,30 +354,37 @@ impl Pass {
         let wrote = self.mutated && found.how != SyncedReason::InSync || !found.corrected.is_empty();
         let found_new_drift =
             !found.drift.is_empty() && old.drift.as_ref().is_none_or(|drift| drift.fields != found.drift);
-        let (reconcile_request, test_request) = (
-            self.request(RECONCILE_REQUESTED_AT),
-            self.request(TEST_REQUESTED_AT),
-        );
+        let reconcile_request = self.request(RECONCILE_REQUESTED_AT);
+        let deliveries = gaps::of_registration(found.deactivated_by, &found.drift, tested);
+        let good = self.last_known_good(&old);
         let limit = self.webhook.spec.test.history_limit;
         let state = state_of(
             found.remote.as_ref().and_then(|remote| remote.state),
             found.deactivated_by,
         );
+        let tally = Tally {
+            spec: &self.webhook.spec,
+            status: &old,
+            generation,
+            requested: self.test_is_requested(),
+        };
         let change = |status: &mut WebhookStatus| {
+            tally.forgive(status);
             note_registration(status, &id, &url, hash, wrote || found_new_drift, now);
             status.state = Some(state);
             status.deactivated_by = found.deactivated_by;
             status.last_handled_reconcile_at = reconcile_request;
-            if test.handled {
-                status.last_handled_test_at = test_request;
+            if test.handled.is_some() {
+                status.last_handled_test_at = test.handled;
             }
             if !found.corrected.is_empty() {
                 note_drift(status, &found.corrected, true, now);
             } else if !found.drift.is_empty() {
                 note_drift(status, &found.drift, false, now);
             }
+            gaps::note(status, found.lapse, deliveries, good, now);
             if let Some(verdict) = &test.verdict {
-                note_test(status, verdict, limit);
+                record(status, verdict, limit);
             }
         };
         let written = write_status(&ctx, &self.memory, &self.webhook, assessment, change).await?;
@@ -586,9 +395,28 @@ impl Pass {
                 verdict.result().as_str(),
             );
         }
+        if deliveries == Deliveries::Arrive && found.deactivated_by.is_none() {
+            self.memory.with(|memory| memory.good = Some(now));
+        }
         publish::sample(&ctx, &written, self.account.provider_type.as_str());
         self.webhook = written;
         Ok(())
+    }
+
+    /// When the registration was last known to be as it should be, and its receiver too where the upstream tests it.
+    fn last_known_good(&self, status: &WebhookStatus) -> Option<Timestamp> {
+        let seen = self.memory.with(|memory| memory.good);
+        let test = status.test.as_ref();
+        let judged = test
+            .is_some_and(|test| test.mode == Some(TestMode::Upstream))
+            .then(|| gaps::last_passed(status))
+            .flatten();
+        let ready = conditions::find(&status.conditions, ConditionType::Ready);
+        let written = ready
+            .filter(|ready| ready.status == "True")
+            .and(status.last_sync_time.as_ref())
+            .map(|time| time.0);
+        [seen, judged, written].into_iter().flatten().max()
     }
 }
 

@@ -18,6 +18,14 @@ use crate::{api::Webhook, domain::remote::TaskId};
 pub struct TestMemory {
     /// The explicit test that runs, and since when.
     pub task: Option<(TaskId, Instant)>,
+    /// The request that it answers.
+    pub answers: Option<String>,
+    /// Tests in a row that did not end in time.
+    pub timeouts: u32,
+    /// After one that did not end in time: no other test before this.
+    pub not_before: Option<Instant>,
+    /// Why the last attempt to start one failed.
+    pub trouble: Option<String>,
     /// How often this test was asked about.
     pub polls: u32,
     /// When something is due about it.
@@ -41,6 +49,8 @@ pub struct Memory {
     pub wanted: Option<(String, String)>,
     /// When it was read back last (or first seen).
     pub read_back: Timestamp,
+    /// When this process last found everything right.
+    pub good: Option<Timestamp>,
     /// When this process last wrote at the upstream for it.
     pub wrote: Option<Instant>,
     /// When a list first lacked every known id.
@@ -68,6 +78,7 @@ impl Memory {
             hold: None,
             wanted: None,
             read_back: now,
+            good: None,
             wrote: None,
             absent_since: None,
             cannot_reactivate: false,

@@ -22,6 +22,8 @@ mod released;
 mod resolve;
 mod rivals;
 mod signing;
+mod switch;
+mod upstream_test;
 pub mod watches;
 
 use std::{io, sync::Arc, time::Duration};

@@ -364,6 +364,7 @@ fn is_carried_out(pass: &Pass) -> bool {
         && pass.recorded.mark.is_none()
         && handled(RECONCILE_REQUESTED_AT, status.last_handled_reconcile_at.as_ref())
         && handled(TEST_REQUESTED_AT, status.last_handled_test_at.as_ref())
+        && !pass.switch_is_due()
         && !lost
 }
 

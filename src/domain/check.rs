@@ -302,13 +302,14 @@ fn check_test(test: &TestSpec, capabilities: &Capabilities, found: &mut Findings
     if test.timeout != default.timeout {
         found.not_yet("test.timeout");
     }
-    if test.failure_threshold != default.failure_threshold {
-        found.not_yet("test.failureThreshold");
-    }
-    match test.on_failure {
-        OnTestFailure::None => {}
-        OnTestFailure::Deactivate if capabilities.switch => found.not_yet("test.onFailure"),
-        OnTestFailure::Deactivate => found.unsupported("test.onFailure"),
+    if test.on_failure == OnTestFailure::Deactivate && !capabilities.switch {
+        let message = format!("{} cannot switch a webhook off; remove it", found.upstream);
+        let field = "test.onFailure".to_owned();
+        found.problems.push(Problem {
+            kind: ProblemKind::UnsupportedField,
+            field,
+            message,
+        });
     }
     if test.check_forgery {
         match capabilities.secret {

@@ -12,6 +12,7 @@
 //! * [`hash`]: keyed hashes of what was applied, so that secrets are compared without being stored.
 //! * [`mint`]: a signing secret from random bytes.
 //! * [`status`]: what the user sees of all that; [`provider_status`]: the same for providers, and their finalizers.
+//! * [`gaps`]: spans in which deliveries cannot have arrived.
 //! * [`bounds`]: how long what stands in a status may be.
 //! * [`schedule`]: the fixed phase of read-backs; [`backoff`]: the delay after a failure.
 
@@ -21,6 +22,7 @@ pub mod capabilities;
 pub mod check;
 pub mod claim;
 pub mod desired;
+pub mod gaps;
 pub mod hash;
 pub mod mint;
 pub mod owner;

@@ -61,6 +61,8 @@ pub struct Situation<'a> {
     pub on_deactivation: OnUpstreamDeactivation,
     /// Who switched it off, as recorded.
     pub deactivated_by: Option<DeactivatedBy>,
+    /// Its tests fail and it shall be off until something changes; `want` says `active: false` then.
+    pub tripped: bool,
     /// Which ids other Webhooks of the account hold.
     pub held_by_others: HeldByOthers<'a>,
     /// URLs that Webhooks held here which are gone now: free to take over.
@@ -108,6 +110,10 @@ pub enum Why {
     Drift,
     /// Somebody switched it off, and the spec says to switch it on again.
     Reactivate,
+    /// Its tests failed too often: switched off.
+    TestFailure,
+    /// It was switched off for its failed tests, and shall be tried again.
+    TryAgain,
     /// The upstream cannot be read: written again to be sure.
     Rewrite,
 }
@@ -470,11 +476,20 @@ fn compare(s: &Situation<'_>, there: &Remote, sight: &Sight) -> Step {
             why,
         }
     };
-    let off = (!there.is_on()).then_some(if s.want.active {
-        DeactivatedBy::Upstream
-    } else {
-        DeactivatedBy::Spec
+    let off = (!there.is_on()).then_some(match (s.want.active, s.tripped) {
+        (true, _) => DeactivatedBy::Upstream,
+        (false, true) => DeactivatedBy::TestFailure,
+        (false, false) => DeactivatedBy::Spec,
     });
+    // Once it is done and recorded, somebody who switches it on changes the upstream like anybody else.
+    if s.tripped && there.is_on() && s.deactivated_by != Some(DeactivatedBy::TestFailure) {
+        return Step::Update {
+            id: there.id.clone(),
+            there: Some(Box::new(there.clone())),
+            fields,
+            why: Why::TestFailure,
+        };
+    }
     match s.applied {
         // After an adoption, or a crash between a write and its record. What cannot be read back is written
         // once more; it does no harm.
@@ -492,6 +507,7 @@ fn compare(s: &Situation<'_>, there: &Remote, sight: &Sight) -> Step {
         Applied::Same | Applied::OtherKey => {
             if off == Some(DeactivatedBy::Upstream) {
                 return match (s.on_deactivation, s.deactivated_by) {
+                    (_, Some(DeactivatedBy::TestFailure)) => update(fields, Why::TryAgain),
                     (OnUpstreamDeactivation::Reactivate, _) => update(fields, Why::Reactivate),
                     // Switched off by the spec, and the spec says otherwise now: then the hash has changed, unless
                     // the switch was lost. Put right.

@@ -9,6 +9,7 @@ use super::{
     check::{Problem, ProblemKind},
     desired::Desired,
     remote::RemoteId,
+    testing::start_over,
 };
 use crate::{
     api::{
@@ -23,6 +24,9 @@ use crate::{
 
 /// A reason with its message.
 pub type Said<R> = (R, String);
+
+/// What `Ready` says of a registration that is switched off for its failed tests.
+const FAILED_TOO_OFTEN: &str = "switched off at the upstream because its tests kept failing, see Tested; it is switched on and tested again when the spec changes, when a test is asked for (annotation webhook-operator.dev/test-requested-at), or when a probe passes";
 
 /// What becomes of a condition that may be absent or stay as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,6 +193,12 @@ impl Assessment {
         }
     }
 
+    /// It is being switched off for its failed tests.
+    #[must_use]
+    pub fn failed_too_often() -> Self {
+        Self::ready(ReadyReason::TestFailed, FAILED_TOO_OFTEN)
+    }
+
     /// Being deleted, and it takes longer than one pass.
     #[must_use]
     pub fn deleting(message: impl Into<String>) -> Self {
@@ -251,7 +261,10 @@ fn registered_ready(facts: &Registered<'_>) -> (Said<ReadyReason>, Option<Said<R
                 None,
             );
         }
-        Some(DeactivatedBy::Upstream | DeactivatedBy::TestFailure) => {
+        Some(DeactivatedBy::TestFailure) => {
+            return (said(ReadyReason::TestFailed, FAILED_TOO_OFTEN), None);
+        }
+        Some(DeactivatedBy::Upstream) => {
             let message = "somebody switched it off at the upstream; switch it on there, change the spec, or set onUpstreamDeactivation to Reactivate";
             return (said(ReadyReason::DeactivatedUpstream, message), None);
         }
@@ -310,8 +323,11 @@ pub fn next_status(
     change: impl FnOnce(&mut WebhookStatus),
 ) -> WebhookStatus {
     let mut status = old.clone();
-    change(&mut status);
     let of = Some(generation);
+    if old.observed_generation != of {
+        start_over(&mut status);
+    }
+    change(&mut status);
     let mut new: Vec<Condition> =
         vec![
             assessment

@@ -1,11 +1,15 @@
 //! When to ask an upstream for its own test, when to ask how it goes, and what its verdict is. How a test that ended
 //! is noted is in [`note_test`].
 
+mod threshold;
 mod verdict;
 
 use std::time::Duration;
 
-pub use self::verdict::{Verdict, note_test};
+pub use self::{
+    threshold::{Tally, start_over},
+    verdict::{Verdict, note_test, record},
+};
 use super::backoff;
 use crate::api::{
     webhook::TestMode,
@@ -58,8 +62,12 @@ pub struct TestSituation<'a> {
     pub task_since: Option<Duration>,
     /// How often this test was asked about.
     pub polls: u32,
-    /// The answer to an update did not say `new`: its verdict may be of the old URL.
+    /// The state may be a verdict on another URL, or none at all.
     pub verdict_doubtful: bool,
+    /// Tests in a row that did not end in time.
+    pub timeouts: u32,
+    /// Time left of the wait after one that did not end in time.
+    pub hold: Duration,
 }
 
 /// What to do about tests.
@@ -85,10 +93,17 @@ pub fn next_test(s: &TestSituation<'_>) -> TestStep {
         return if since < TEST_DEADLINE {
             TestStep::Poll(backoff::poll(s.polls))
         } else {
-            TestStep::TimedOut(backoff::retest(failures(s).saturating_add(1)))
+            let tries = failures(s).saturating_add(s.timeouts).saturating_add(1);
+            TestStep::TimedOut(backoff::retest(tries))
         };
     }
-    if s.requested || s.verdict_doubtful {
+    if s.requested {
+        return TestStep::Start;
+    }
+    if !s.hold.is_zero() {
+        return TestStep::Idle(Some(s.hold));
+    }
+    if s.verdict_doubtful {
         return TestStep::Start;
     }
     match s.state {
@@ -126,6 +141,8 @@ mod tests {
             task_since: None,
             polls: 0,
             verdict_doubtful: false,
+            timeouts: 0,
+            hold: Duration::ZERO,
         }
     }
 
@@ -157,6 +174,47 @@ mod tests {
             next_test(&running(300)),
             TestStep::TimedOut(Duration::from_secs(60))
         );
+    }
+
+    #[test]
+    fn after_one_that_did_not_end_there_is_a_pause_that_grows_and_that_a_request_ends() {
+        let hung = |timeouts| {
+            next_test(&TestSituation {
+                task_since: Some(TEST_DEADLINE),
+                timeouts,
+                ..base()
+            })
+        };
+        let minutes = |minutes: u64| TestStep::TimedOut(Duration::from_secs(60 * minutes));
+        assert_eq!(
+            [0, 1, 2, 3].map(hung),
+            [minutes(1), minutes(5), minutes(15), minutes(15)]
+        );
+        let hold = Duration::from_secs(40);
+        for state in [State::New, State::Valid, State::Invalid] {
+            let held = TestSituation {
+                state,
+                since_change: TEST_DEADLINE,
+                verdict_doubtful: true,
+                hold,
+                ..base()
+            };
+            assert_eq!(next_test(&held), TestStep::Idle(Some(hold)));
+            assert_eq!(
+                next_test(&TestSituation {
+                    requested: true,
+                    ..held
+                }),
+                TestStep::Start
+            );
+            assert_eq!(
+                next_test(&TestSituation {
+                    hold: Duration::ZERO,
+                    ..held
+                }),
+                TestStep::Start
+            );
+        }
     }
 
     #[test]

@@ -543,6 +543,8 @@ async fn what_is_removed_by_hand_is_registered_again() {
         })
         .await;
     assert!(has_reason(&webhook, SecretReason::Published));
+    let gaps = status(&webhook).gaps;
+    assert_eq!((gaps.len(), gaps[0].reason.as_str()), (1, "NotRegistered"));
     let renewed = world.secret_value("r-signing", "secret").await;
     assert!(
         renewed.is_some() && renewed != secret,

@@ -34,4 +34,5 @@ mod schema;
 mod secrets;
 mod served;
 mod stop;
+mod verdicts;
 mod world;

@@ -11,7 +11,10 @@ use crate::{
         webhook::TestMode,
         webhook_status::{TestRecord, TestResult, TestStatus, WebhookStatus},
     },
-    domain::bounds::{self, clip},
+    domain::{
+        bounds::{self, clip},
+        gaps,
+    },
 };
 
 /// How a test ended.
@@ -65,9 +68,16 @@ impl Verdict {
     }
 }
 
+/// Notes a test that ended, for who knows of nothing else than the test: as [`record`], and what the test says about
+/// deliveries opens or ends a gap.
+pub fn note_test(status: &mut WebhookStatus, verdict: &Verdict, history_limit: i32) {
+    gaps::note_test(status, verdict.reason, verdict.time);
+    record(status, verdict, history_limit);
+}
+
 /// Notes a test that ended: the last test, the failures in a row, and the history, newest first, of at most
 /// `history_limit` tests (`spec.test.historyLimit`; 0: none, and below that as 0).
-pub fn note_test(status: &mut WebhookStatus, verdict: &Verdict, history_limit: i32) {
+pub fn record(status: &mut WebhookStatus, verdict: &Verdict, history_limit: i32) {
     let before = status.test.take().unwrap_or_default();
     let consecutive_failures = if verdict.passed() {
         0

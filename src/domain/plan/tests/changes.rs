@@ -213,6 +213,65 @@ fn somebody_who_switched_on_what_shall_be_off_is_drift() {
     );
 }
 
+#[test]
+fn what_keeps_failing_is_switched_off_and_that_is_nobody_elses_doing() {
+    let tripped = |deactivated_by, drift| Case {
+        want: Desired {
+            active: false,
+            ..want()
+        },
+        tripped: true,
+        deactivated_by,
+        drift,
+        ..Case::settled(&ricloud::CAPABILITIES)
+    };
+    let by_tests = Some(DeactivatedBy::TestFailure);
+    for drift in [DriftPolicy::Correct, DriftPolicy::Report] {
+        // Not recorded yet: to be done, or done right before a death.
+        let case = || tripped(None, drift);
+        assert_eq!(case().reads(there("5")).says(), "update 5 TestFailure [active]");
+        let case = || tripped(None, drift);
+        assert_eq!(case().reads(off(there("5"))).says(), "done [] off by TestFailure");
+        let case = || tripped(by_tests, drift);
+        assert_eq!(case().reads(off(there("5"))).says(), "done [] off by TestFailure");
+    }
+    // Somebody switched it on again: as any other change.
+    let case = |drift| tripped(by_tests, drift).reads(there("5")).says();
+    assert_eq!(case(DriftPolicy::Correct), "update 5 Drift [active]");
+    assert_eq!(case(DriftPolicy::Report), "done [active]");
+    // Off or not, the rest is kept in step.
+    assert_eq!(
+        tripped(by_tests, DriftPolicy::Correct)
+            .reads(off(elsewhere("5")))
+            .says(),
+        "update 5 Drift [url]"
+    );
+}
+
+#[test]
+fn only_what_was_switched_off_for_its_tests_is_switched_on_for_them() {
+    let case = |deactivated_by, on_deactivation| {
+        Case {
+            deactivated_by,
+            on_deactivation,
+            ..Case::settled(&ricloud::CAPABILITIES)
+        }
+        .reads(off(there("5")))
+        .says()
+    };
+    use OnUpstreamDeactivation::{Reactivate, Report};
+    for policy in [Report, Reactivate] {
+        assert_eq!(
+            case(Some(DeactivatedBy::TestFailure), policy),
+            "update 5 TryAgain [active]"
+        );
+    }
+    for by in [None, Some(DeactivatedBy::Upstream)] {
+        assert_eq!(case(by, Report), "done [] off by Upstream");
+        assert_eq!(case(by, Reactivate), "update 5 Reactivate [active]");
+    }
+}
+
 // Keyed by target.
 
 #[test]

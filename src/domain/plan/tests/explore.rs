@@ -9,18 +9,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{applied, at, desired, key};
 use crate::{
     api::{
-        CLAIM_ANNOTATION, CREATE_PENDING, FINALIZER, ID_ANNOTATION, Webhook, WebhookSpec,
-        conditions::ReadyReason,
-        webhook::{DeletionPolicy, OnUpstreamDeactivation, ProviderKind, ProviderRef},
+        CLAIM_ANNOTATION, CREATE_PENDING, FINALIZER, ID_ANNOTATION, TEST_REQUESTED_AT, Webhook, WebhookSpec,
+        conditions::{ReadyReason, TestedReason},
+        webhook::{
+            DeletionPolicy, OnTestFailure, OnUpstreamDeactivation, ProviderKind, ProviderRef, TestMode,
+        },
         webhook_status::{DeactivatedBy, State, WebhookStatus},
     },
     domain::{
         capabilities::{Capabilities, Identity, RemovalRule},
+        desired::Desired,
         plan::{ById, Sight, Situation, Step, Why, plan},
         recorded::{Mark, Origin, Recorded},
         remote::{Look, Remote, RemoteId, differences},
         retire::{Farewell, Retirement, farewell, wait_for_create},
-        status::{Assessment, next_status, note_registration},
+        status::{Assessment, next_status, note_registration, state_of},
+        testing::{Tally, Verdict, note_test},
     },
     provider::{autocosmos, conpeek, ricloud, thulium},
 };
@@ -36,10 +40,13 @@ enum Op {
     WipeStatus,
     WipeAnnotations,
     SpoilMark,
+    TestsFail,
+    TestPasses,
+    AskForTest,
     Delete,
 }
 
-const OPS: [Op; 9] = [
+const OPS: [Op; 12] = [
     Op::Create,
     Op::EditUrl,
     Op::EditEvents,
@@ -48,6 +55,9 @@ const OPS: [Op; 9] = [
     Op::WipeStatus,
     Op::WipeAnnotations,
     Op::SpoilMark,
+    Op::TestsFail,
+    Op::TestPasses,
+    Op::AskForTest,
     Op::Delete,
 ];
 
@@ -201,18 +211,33 @@ impl World {
         })
     }
 
-    fn write_status(&mut self, id: &RemoteId, hash: Option<String>, wrote: bool) -> Result<(), Died> {
+    fn write_status(
+        &mut self,
+        id: &RemoteId,
+        hash: Option<String>,
+        off: Option<DeactivatedBy>,
+    ) -> Result<(), Died> {
         let now = self.now;
-        let generation = self.object().metadata.generation.unwrap();
-        let url = self.object().spec.url.clone();
-        let old = self.object().status.clone().unwrap_or_default();
+        let webhook = self.object().clone();
+        let generation = webhook.metadata.generation.unwrap();
+        let url = webhook.spec.url.clone();
+        let old = webhook.status.clone().unwrap_or_default();
+        assert_ne!(
+            off,
+            Some(DeactivatedBy::Upstream),
+            "nobody else is here: {:#?}",
+            self.log
+        );
         let new = next_status(
             &old,
             generation,
             now,
             Assessment::ready(ReadyReason::Available, ""),
             |status| {
-                note_registration(status, id, &url, hash, wrote, now);
+                with_tally(&webhook, |tally| tally.forgive(status));
+                note_registration(status, id, &url, hash, false, now);
+                status.deactivated_by = off;
+                status.state = Some(state_of(None, off));
             },
         );
         if new == old {
@@ -236,10 +261,37 @@ impl World {
     }
 }
 
+/// Looks at what failed tests ask for.
+fn with_tally<R>(webhook: &Webhook, look: impl FnOnce(&Tally<'_>) -> R) -> R {
+    let status = webhook.status.clone().unwrap_or_default();
+    let annotations = webhook.metadata.annotations.as_ref();
+    let asked = annotations.and_then(|annotations| annotations.get(TEST_REQUESTED_AT));
+    look(&Tally {
+        spec: &webhook.spec,
+        status: &status,
+        generation: webhook.metadata.generation,
+        requested: asked.is_some() && asked != status.last_handled_test_at.as_ref(),
+    })
+}
+
+/// What is to be reached, and whose switch it is where that is off.
+fn goal(webhook: &Webhook) -> (Desired, Option<DeactivatedBy>) {
+    let mut want = desired(&webhook.spec);
+    let tripped = with_tally(webhook, |tally| tally.is_tripped());
+    want.active &= !tripped;
+    let by = if tripped {
+        DeactivatedBy::TestFailure
+    } else {
+        DeactivatedBy::Spec
+    };
+    let off = (!want.active).then_some(by);
+    (want, off)
+}
+
 /// The registration that an upstream shows after it took the spec.
 fn shown(world: &mut World, id: Option<&RemoteId>) -> Remote {
     let can = world.dialect.can;
-    let want = desired(&world.object().spec);
+    let (want, _) = goal(world.object());
     let id = id.cloned().unwrap_or_else(|| {
         world.ids += 1;
         RemoteId(world.ids.to_string())
@@ -278,6 +330,9 @@ fn apply(world: &mut World, op: Op) -> bool {
             webhook.metadata.uid = Some(format!("uid-{}", world.uids));
             webhook.metadata.generation = Some(1);
             webhook.spec.target = (can.identity == Identity::ByTarget).then(|| "9".to_owned());
+            if can.switch {
+                webhook.spec.test.on_failure = OnTestFailure::Deactivate;
+            }
             webhook.spec.events = if can.events {
                 vec!["A".to_owned()]
             } else {
@@ -301,17 +356,40 @@ fn apply(world: &mut World, op: Op) -> bool {
             let annotations = webhook.metadata.annotations.get_or_insert_default();
             annotations.insert(CREATE_PENDING.to_owned(), "spoiled".to_owned());
         }
+        (Op::TestsFail | Op::TestPasses | Op::AskForTest, Some(_)) if !can.switch => return false,
+        // Tests come after a registration.
+        (Op::TestsFail | Op::TestPasses, Some(webhook)) => match &mut webhook.status {
+            Some(status) if status.id.is_some() => test(status, op),
+            _ => return false,
+        },
+        (Op::AskForTest, Some(webhook)) => {
+            let annotations = webhook.metadata.annotations.get_or_insert_default();
+            let before = annotations.get(TEST_REQUESTED_AT).cloned().unwrap_or_default();
+            annotations.insert(TEST_REQUESTED_AT.to_owned(), before + "x");
+        }
         (Op::Delete, Some(webhook)) if webhook.metadata.finalizers.is_none() => world.webhook = None,
         (Op::Delete, Some(webhook)) => webhook.metadata.deletion_timestamp = Some(Time(at(0))),
     }
     if let Some(webhook) = &mut world.webhook {
         let generation = webhook.metadata.generation.get_or_insert(1);
-        *generation += i64::from(!matches!(
+        *generation += i64::from(matches!(
             op,
-            Op::WipeStatus | Op::WipeAnnotations | Op::SpoilMark
+            Op::EditUrl | Op::EditEvents | Op::SwitchOff | Op::SwitchOn | Op::Delete
         ));
     }
     true
+}
+
+/// The verdicts of tests, as they are noted before anything follows from them.
+fn test(status: &mut WebhookStatus, op: Op) {
+    let reason = if op == Op::TestsFail {
+        TestedReason::HttpStatus
+    } else {
+        TestedReason::Passed
+    };
+    for _ in 0..3 {
+        note_test(status, &Verdict::new(TestMode::Probe, reason, "", at(0)), 0);
+    }
 }
 
 /// Passes until nothing is left to do.
@@ -326,24 +404,21 @@ fn settle(world: &mut World) -> Result<(), Died> {
             return part(world);
         }
         let recorded = Recorded::read(&webhook, &key());
-        let want = desired(&webhook.spec);
+        let (want, _) = goal(&webhook);
+        let wanted = desired(&webhook.spec);
         let status = webhook.status.clone().unwrap_or_default();
         let step = plan(
             &Situation {
                 capabilities: world.dialect.can,
                 want: &want,
                 recorded: &recorded,
-                applied: applied(status.applied_hash.as_deref(), &want),
+                applied: applied(status.applied_hash.as_deref(), &wanted),
                 key: &key(),
                 adoption: webhook.spec.adoption_policy,
                 drift: webhook.spec.drift_policy,
                 on_deactivation: OnUpstreamDeactivation::Report,
-                // A generation that no status speaks of: the switch may be our own, sent right before a death.
-                deactivated_by: if status.observed_generation == webhook.metadata.generation {
-                    status.deactivated_by
-                } else {
-                    Some(DeactivatedBy::Spec)
-                },
+                deactivated_by: with_tally(&webhook, |tally| tally.recorded_switch()),
+                tripped: with_tally(&webhook, |tally| tally.is_tripped()),
                 held_by_others: &|_| false,
                 released_urls: &BTreeSet::new(),
                 now: world.now,
@@ -377,13 +452,18 @@ fn settle(world: &mut World) -> Result<(), Died> {
             Step::Update {
                 why: Why::Rewrite, ..
             } => return Ok(()),
-            Step::Done { remote, .. } => {
+            Step::Done {
+                remote,
+                deactivated_by,
+                ..
+            } => {
                 let id = recorded.id.clone().unwrap().0;
                 assert_eq!(remote.unwrap().id, id);
                 if !recorded.annotated {
                     world.record(&id, Origin::Adopted, None)?;
                 }
-                return world.write_status(&id, Some(key().applied(&want)), false);
+                world.write_status(&id, Some(key().applied(&wanted)), deactivated_by)?;
+                return answer_request(world);
             }
             other => {
                 carry_out(world, &recorded, other)?;
@@ -394,9 +474,24 @@ fn settle(world: &mut World) -> Result<(), Died> {
     panic!("does not come to rest: {:#?}", world.log)
 }
 
+/// The test that was asked for has ended.
+fn answer_request(world: &mut World) -> Result<(), Died> {
+    let annotations = world.object().metadata.annotations.clone().unwrap_or_default();
+    let asked = annotations.get(TEST_REQUESTED_AT).cloned();
+    let status = world.object().status.clone().unwrap_or_default();
+    if asked == status.last_handled_test_at {
+        return Ok(());
+    }
+    world.effect(|world| {
+        let status = world.object().status.get_or_insert_default();
+        status.last_handled_test_at = asked;
+    })
+}
+
 /// Carries out a step that changes something.
 fn carry_out(world: &mut World, recorded: &Recorded, step: Step) -> Result<(), Died> {
-    let want = desired(&world.object().spec);
+    let (want, off) = goal(world.object());
+    let applied = key().applied(&desired(&world.object().spec));
     match step {
         Step::Create { replaces } if world.dialect.can.identity == Identity::Assigned => {
             let hash = key().content(&want.url, &want.events);
@@ -421,7 +516,7 @@ fn carry_out(world: &mut World, recorded: &Recorded, step: Step) -> Result<(), D
                 return Ok(());
             }
             let whole = differences(&want, &made).is_empty();
-            world.write_status(&made.id, whole.then(|| key().applied(&want)), true)
+            world.write_status(&made.id, whole.then_some(applied), off)
         }
         Step::Create { .. } => {
             let id = RemoteId(want.target.clone().unwrap());
@@ -429,7 +524,7 @@ fn carry_out(world: &mut World, recorded: &Recorded, step: Step) -> Result<(), D
                 world.record(&id, Origin::Created, None)?;
             }
             write_at(world, &id)?;
-            world.write_status(&id, Some(key().applied(&want)), true)
+            world.write_status(&id, Some(applied), off)
         }
         Step::Adopt {
             remote,
@@ -437,9 +532,16 @@ fn carry_out(world: &mut World, recorded: &Recorded, step: Step) -> Result<(), D
             replaces,
             ..
         } => world.record(&remote.id, origin, replaces),
-        Step::Update { id, .. } => {
+        Step::Update { id, why, .. } => {
+            let begun = |status: &WebhookStatus| status.deactivated_by == Some(DeactivatedBy::TestFailure);
+            if why == Why::TestFailure && !world.object().status.as_ref().is_some_and(begun) {
+                world.effect(|world| {
+                    world.object().status.get_or_insert_default().deactivated_by =
+                        Some(DeactivatedBy::TestFailure);
+                })?;
+            }
             write_at(world, &id)?;
-            world.write_status(&id, Some(key().applied(&want)), true)
+            world.write_status(&id, Some(applied), off)
         }
         Step::Retire(old) => {
             world.effect(|world| world.upstream.retain(|remote| remote.id != old))?;
@@ -545,9 +647,17 @@ fn check_rest(world: &mut World, life: &str) {
         world.log
     );
     let there = &world.upstream[0];
+    let (want, off) = goal(&webhook);
     assert!(
-        differences(&desired(&webhook.spec), there).is_empty(),
+        differences(&want, there).is_empty(),
         "it differs: {life}\n{there:#?}\n{:#?}",
+        world.log
+    );
+    let recorded_off = webhook.status.as_ref().and_then(|status| status.deactivated_by);
+    assert_eq!(recorded_off, off, "{life}\n{:#?}", world.log);
+    assert!(
+        with_tally(&webhook, |tally| !tally.is_due()),
+        "{life}\n{:#?}",
         world.log
     );
     let recorded = Recorded::read(&webhook, &key());
@@ -601,6 +711,35 @@ fn live(dialect: Dialect, ops: &[Op], death: Option<(usize, Death)>, merged: boo
     }
     check_rest(&mut world, &life);
     (died || death.is_none()).then_some(world.effects)
+}
+
+/// What of a life's end the model says about `active`, without the plan.
+#[test]
+fn failed_tests_switch_off_and_each_way_back_switches_on() {
+    let ends = |ops: &[Op]| {
+        let mut world = World::new(DIALECTS[2]);
+        for op in ops {
+            assert!(apply(&mut world, *op));
+            assert!(settle(&mut world).is_ok());
+        }
+        let status = world.object().status.clone().unwrap();
+        (
+            world.upstream[0].is_on(),
+            status.deactivated_by,
+            status.test.map_or(0, |test| test.consecutive_failures),
+        )
+    };
+    use Op::{AskForTest, Create, EditUrl, SwitchOff, SwitchOn, TestPasses, TestsFail};
+    let failing = (false, Some(DeactivatedBy::TestFailure), 3);
+    assert_eq!(ends(&[Create, TestsFail]), failing);
+    for way in [AskForTest, EditUrl, TestPasses] {
+        assert_eq!(ends(&[Create, TestsFail, way]), (true, None, 0), "{way:?}");
+        assert_eq!(ends(&[Create, TestsFail, way, TestsFail]), failing, "{way:?}");
+    }
+    let by_spec = (false, Some(DeactivatedBy::Spec), 0);
+    assert_eq!(ends(&[Create, TestsFail, SwitchOff]), by_spec);
+    assert_eq!(ends(&[Create, TestsFail, SwitchOff, TestPasses]), by_spec);
+    assert_eq!(ends(&[Create, TestsFail, SwitchOff, SwitchOn]), (true, None, 0));
 }
 
 #[test]
