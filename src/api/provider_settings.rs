@@ -60,8 +60,8 @@ pub struct ProviderSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autocosmos: Option<AutocosmosSettings>,
 
-    /// Holds back removals (calls that delete or switch off) when there are too many at once. Left out: no
-    /// limit.
+    /// Holds back removals (calls that delete or switch off) when there are too many at once: of deleted
+    /// Webhooks, of Webhooks with `active: false`, and of registrations that are replaced. Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_limit: Option<DeletionLimit>,
 
@@ -209,12 +209,14 @@ pub enum SignatureEncoding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeletionLimit {
-    /// Removals that go through within the window, from 0 to 100000. Further ones are held until the
-    /// annotation `webhook-operator.dev/confirm-deletions` on the provider has a new value.
+    /// Removals that go through within the window, from 0 to 100000; with 0 each one waits. Further ones are
+    /// held until the annotation `webhook-operator.dev/confirm-deletions` on the provider has a new value; that
+    /// the window passes, or that the limit is raised, does not let go what is held already.
     #[schemars(range(min = 0, max = 100_000))]
     pub count: i32,
 
-    /// Length of the window: a duration from 1s to 8784h.
+    /// Length of the window, which moves with the time: a duration from 1s to 8784h. What was removed counts up to a
+    /// thirtieth longer, at least 4s.
     #[schemars(extend("x-kubernetes-validations" = [duration_between("deletionLimit.window", "1s", "8784h")]))]
     pub window: ApiDuration,
 }

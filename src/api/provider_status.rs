@@ -162,16 +162,25 @@ pub struct WebhookCounts {
 }
 
 /// The running window of a deletion limit.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
 pub struct DeletionWindow {
-    /// When the window began.
-    pub started: Time,
+    /// Removals that count towards the limit, oldest first; those of about a sixtieth of the window stand together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub recent: Vec<RecentRemovals>,
 
-    /// Removals since then.
-    pub removals: i32,
-
-    /// Webhooks whose removal is held back now.
-    #[serde(default)]
+    /// Webhooks whose removal is held back now. Written at most every 10 seconds.
     pub held: i32,
+}
+
+/// Removals of about the same time.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentRemovals {
+    /// The latest time at which they were made. They are counted before they are made, so it may lie a little ahead.
+    pub time: Time,
+
+    /// How many.
+    pub removals: i32,
 }

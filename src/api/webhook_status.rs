@@ -65,6 +65,10 @@ pub struct WebhookStatus {
     #[schemars(length(max = 5), extend("x-kubernetes-list-type" = "atomic"))]
     pub gaps: Vec<Gap>,
 
+    /// Since when the provider's `deletionLimit` holds a removal back. It stays until that removal is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_held: Option<DeletionHeld>,
+
     /// How the rotation of the signing secret stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationStatus>,
@@ -120,6 +124,18 @@ pub enum DeactivatedBy {
     TestFailure,
     /// Somebody else.
     Upstream,
+}
+
+/// A removal that is held back.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletionHeld {
+    /// Since when.
+    pub since: Time,
+
+    /// The provider's `lastHandledConfirmDeletions` at that time. As soon as it has another value the removal goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmation: Option<String>,
 }
 
 /// What was found changed at the upstream.

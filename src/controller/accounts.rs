@@ -205,10 +205,6 @@ fn build(
 ) -> Result<Account, AccountProblem> {
     let settings = provider.settings();
     let invalid = |message: String| AccountProblem::Refused(ProviderReason::InvalidSpec, message);
-    if settings.deletion_limit.is_some() {
-        let message = "spec.deletionLimit: this version of the operator does not have it yet; remove it";
-        return Err(invalid(message.to_owned()));
-    }
     let base = base_url(settings.type_, settings.base_url().unwrap_or_default())
         .map_err(|problem| invalid(format!("spec.baseUrl: {problem}; correct it")))?;
     let proxy = settings
@@ -233,6 +229,7 @@ fn build(
     );
     account.owner = provider.key();
     account.undocumented = settings.undocumented_calls == UndocumentedCalls::Allow;
+    account.limited = settings.deletion_limit.is_some();
     account.body_style = settings.body_style();
     account.timeout = settings.timeout.get();
     Ok(account)

@@ -7,6 +7,7 @@ use kube::{ResourceExt, runtime::events::EventType};
 use tokio::time::Instant;
 
 use super::{
+    breaker::{self, Verdict},
     conclude::Finding as Found,
     context::{Context, ProviderObject},
     memory::MemoryCell,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     api::{
-        Webhook,
+        Webhook, WebhookStatus,
         conditions::{SecretReason, SyncedReason},
     },
     clock::elapsed,
@@ -27,6 +28,7 @@ use crate::{
         backoff,
         capabilities::{Identity, SecretRule},
         desired::Desired,
+        hash::Applied,
         plan::{self, ById, Sight, Situation, Step, Why},
         recorded::{Mark, Origin, Recorded},
         remote::{Remote, RemoteId, Seen},
@@ -321,6 +323,14 @@ impl Pass {
         if let Some(next) = self.secret_not_ours().await? {
             return Ok(next);
         }
+        // What is replaced is removed afterwards. Where that would be held back nothing is begun, or everything would
+        // be delivered twice; what this operator has removed already is not asked for again.
+        if replaces.is_some()
+            && !self.memory.with(|memory| memory.removed)
+            && let Err(next) = self.removing(call).await?
+        {
+            return Ok(next);
+        }
         super::providers::protect(&self.ctx, &self.provider).await?;
         let by_target = self.upstream.capabilities().identity == Identity::ByTarget;
         let claimed_before = self.recorded.trusted_id().is_some();
@@ -431,6 +441,28 @@ impl Pass {
         }
     }
 
+    /// The call with which one registration may be removed now, as far as the provider's limit is concerned; else
+    /// when to ask again.
+    pub(super) async fn removing<'a>(&self, call: &Call<'a>) -> Result<Result<Call<'a>, Next>, PassError> {
+        match breaker::ask(&self.ctx, &self.provider, &self.webhook, &self.memory, 1).await? {
+            Verdict::Go(not_after) => Ok(Ok(Call { not_after, ..*call })),
+            Verdict::Held(held) => {
+                let change = |status: &mut WebhookStatus| status.deletion_held = Some(held.status);
+                let wait = self
+                    .refuse_with(Assessment::deletion_held(held.message), change)
+                    .await?;
+                Ok(Err(Some(wait)))
+            }
+        }
+    }
+
+    /// Whether an update switches off what delivers. What this object has just made, to be switched off, never did
+    /// for anybody.
+    fn switches_off(&self, there: Option<&Remote>, want: &Desired) -> bool {
+        let unfinished = self.recorded.is_own_making() && self.applied() == Applied::Never;
+        self.upstream.capabilities().switch && !want.active && there.is_none_or(Remote::is_on) && !unfinished
+    }
+
     async fn update(
         mut self: Box<Self>,
         call: &Call<'_>,
@@ -440,6 +472,14 @@ impl Pass {
         fields: &[&'static str],
         why: Why,
     ) -> Result<Next, PassError> {
+        let mut call = *call;
+        let off = self.switches_off(there, want);
+        if off {
+            call = match self.removing(&call).await? {
+                Ok(call) => call,
+                Err(next) => return Ok(next),
+            };
+        }
         if !self.recorded.may_have_written {
             // The finalizer was taken off by hand.
             self.journal(Journal::Recorded {
@@ -453,8 +493,11 @@ impl Pass {
             self.begin_switch_off().await?;
         }
         self.mutated = true;
-        let updated = self.upstream.update(call, id, there, want).await;
+        let updated = self.upstream.update(&call, id, there, want).await;
         self.memory.with(|memory| memory.wrote = Some(Instant::now()));
+        if off && updated.is_ok() {
+            breaker::spent(&self.memory);
+        }
         let remote = match updated {
             Ok(remote) => remote,
             // It was there a moment ago: look again rather than wait.
@@ -479,7 +522,11 @@ impl Pass {
             _ => {}
         }
         let found = self.written(remote, want, fields, why).await;
-        self.conclude(call, want, found).await
+        let call = Call {
+            not_after: None,
+            ..call
+        };
+        self.conclude(&call, want, found).await
     }
 
     /// Second half of a replacement.
@@ -489,7 +536,14 @@ impl Pass {
         want: &Desired,
         old: &RemoteId,
     ) -> Result<Next, PassError> {
-        match self.upstream.remove(call, old, Some(want)).await {
+        let mut call = *call;
+        if !self.memory.with(|memory| memory.removed) {
+            call = match self.removing(&call).await? {
+                Ok(call) => call,
+                Err(next) => return Ok(next),
+            };
+        }
+        match self.upstream.remove(&call, old, Some(want)).await {
             Ok(Removal::LeftInPlace) => {
                 let note = format!(
                     "registration {old} was replaced and cannot be removed; remove it at the upstream by hand, or it delivers everything twice"
@@ -510,6 +564,7 @@ impl Pass {
             Ok(Removal::Removed | Removal::AlreadyGone | Removal::SwitchedOff) => {}
             Err(error) => return self.failed(&error, false).await,
         }
+        breaker::spent(&self.memory);
         self.memory.with(|memory| memory.cannot_reactivate = false);
         self.journal(Journal::Retired).await?;
         Ok(Some(Duration::ZERO))

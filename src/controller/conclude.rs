@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     act::Pass,
-    generated,
+    breaker, generated,
     publish::{self, Journal, event, write_journal, write_status},
     reconcile::{Next, PassError},
     signing::{self, Holder},
@@ -212,9 +212,14 @@ impl Pass {
         if self.mutated {
             return Ok(Some(Duration::ZERO));
         }
+        let call = match self.removing(call).await? {
+            Ok(call) => call,
+            Err(next) => return Ok(next),
+        };
         self.mutated = true;
-        match self.upstream.remove(call, &remote.id, Some(want)).await {
+        match self.upstream.remove(&call, &remote.id, Some(want)).await {
             Ok(_) => {
+                breaker::spent(&self.memory);
                 let note = "the signing secret was lost and the upstream does not show it again; registered anew with a new secret";
                 event(
                     &self.ctx,
@@ -373,6 +378,7 @@ impl Pass {
             note_registration(status, &id, &url, hash, wrote || found_new_drift, now);
             status.state = Some(state);
             status.deactivated_by = found.deactivated_by;
+            status.deletion_held = None;
             status.last_handled_reconcile_at = reconcile_request;
             if test.handled.is_some() {
                 status.last_handled_test_at = test.handled;

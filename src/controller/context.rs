@@ -7,15 +7,15 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference, Secret};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     core::PartialObjectMeta,
     runtime::{events::Recorder, reflector::ObjectRef},
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{accounts::Accounts, index::Index, memory::Memories, watches::Stores};
+use super::{accounts::Accounts, breaker::Breakers, index::Index, memory::Memories, watches::Stores};
 use crate::{
     api::{
         ClusterWebhookProvider, Webhook, WebhookProvider,
@@ -98,6 +98,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Accounts of providers.
     pub accounts: Accounts,
+    /// Limits of removals.
+    pub breakers: Breakers,
     /// Memories of Webhooks.
     pub memories: Memories,
     /// Who refers to what.
@@ -138,6 +140,7 @@ impl Context {
             fence: self.fence.as_ref(),
             observer: &self.observer,
             fresh_after,
+            not_after: None,
         }
     }
 
@@ -279,6 +282,33 @@ impl ProviderObject {
             Self::Namespaced(provider) => provider.status.as_ref(),
             Self::Cluster(provider) => provider.status.as_ref(),
         }
+    }
+
+    /// Whether this is the same object at a later version. Versions of one object are whole numbers that grow;
+    /// anything else is not compared.
+    #[must_use]
+    pub fn is_ahead_of(&self, other: &Self) -> bool {
+        let version = |object: &Self| object.metadata().resource_version.as_ref()?.parse::<u64>().ok();
+        self.metadata().uid == other.metadata().uid && version(self) > version(other)
+    }
+
+    /// The object as a reference, for Events.
+    #[must_use]
+    pub fn reference(&self) -> ObjectReference {
+        match self {
+            Self::Namespaced(provider) => provider.object_ref(&()),
+            Self::Cluster(provider) => provider.object_ref(&()),
+        }
+    }
+
+    /// The value of one of its annotations.
+    #[must_use]
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.metadata()
+            .annotations
+            .as_ref()?
+            .get(name)
+            .map(String::as_str)
     }
 
     /// Its key.

@@ -8,20 +8,22 @@ use tokio::time::Instant;
 
 use super::{
     act::MARK_GRACE,
+    breaker::{self, Held, Verdict},
     conclude::usage,
     context::{Context, ProviderObject},
     memory::MemoryCell,
-    publish::{Journal, PublishError, event, write_journal, write_status},
+    publish::{self, Journal, PublishError, event, write_journal, write_status},
     reconcile::{Next, PassError},
     released, resolve, rivals,
 };
 use crate::{
-    api::Webhook,
+    api::{Webhook, WebhookStatus, webhook::DeletionPolicy},
     domain::{
         backoff,
         capabilities::TargetRule,
         desired::Desired,
         owner::ProviderKey,
+        provider_status::RESYNC,
         recorded::Recorded,
         remote::{RemoteId, Seen},
         retire::{Farewell, Retirement, farewell, wait_for_create},
@@ -79,6 +81,13 @@ pub(super) async fn pass(
         return Ok(Some(until - now));
     }
     let provider = ctx.provider(&key);
+    if let Some(provider) = provider
+        .as_ref()
+        .filter(|provider| !is_left_alone(&webhook, Some(provider)))
+        && let Some(held) = breaker::held(ctx, provider, &webhook)
+    {
+        return hold_back(ctx, &webhook, memory, held).await;
+    }
     let outcome = match reach(ctx, &webhook, &recorded, &key, provider.as_ref()).await {
         Ok(Reach::Account(account)) => {
             let mut stopping = ctx.stopping.clone();
@@ -87,7 +96,7 @@ pub(super) async fn pass(
                 _ = stopping.wait_for(|stop| *stop) => return Ok(None),
             };
             let _worker = ctx.workers.acquire().await.ok();
-            let outcome = dismiss(ctx, &webhook, &recorded, &account).await;
+            let outcome = dismiss(ctx, &webhook, &recorded, &account, provider.as_ref(), memory).await;
             drop(turn);
             outcome
         }
@@ -96,6 +105,7 @@ pub(super) async fn pass(
     };
     match outcome {
         Ok(Outcome::NotYet(wait)) => Ok(Some(wait.min(MARK_RECHECK))),
+        Ok(Outcome::Held(held)) => hold_back(ctx, &webhook, memory, held).await,
         Ok(outcome) => {
             tell(ctx, &webhook, &recorded, &outcome).await;
             if let (Some(provider), Some(target)) = (&provider, webhook.spec.target())
@@ -115,6 +125,13 @@ enum Reach {
     NotNeeded,
 }
 
+/// Whether the registration is left as it is, by the policy or because no call may be made.
+fn is_left_alone(webhook: &Webhook, provider: Option<&ProviderObject>) -> bool {
+    webhook.spec.suspend
+        || provider.is_some_and(|provider| provider.settings().suspend)
+        || webhook.spec.deletion_policy == DeletionPolicy::Orphan
+}
+
 async fn reach(
     ctx: &Context,
     webhook: &Webhook,
@@ -122,9 +139,7 @@ async fn reach(
     key: &ProviderKey,
     provider: Option<&ProviderObject>,
 ) -> Result<Reach, Trouble> {
-    let suspended = webhook.spec.suspend || provider.is_some_and(|provider| provider.settings().suspend);
-    let left_alone = suspended || webhook.spec.deletion_policy == crate::api::webhook::DeletionPolicy::Orphan;
-    if left_alone && recorded.may_have_written {
+    if is_left_alone(webhook, provider) && recorded.may_have_written {
         return Ok(Reach::NotNeeded);
     }
     let account = match provider {
@@ -148,6 +163,15 @@ async fn reach(
             }
         },
         Err(message) => match ctx.accounts.last_known(key).await {
+            // Nobody could count it, and nobody could confirm it: what is left is told in the end.
+            Some(account) if account.limited && provider.is_none() => {
+                let message = format!("{message}, and it limited deletions (spec.deletionLimit)");
+                Err(Trouble {
+                    message,
+                    asked: None,
+                    ours: false,
+                })
+            }
             // The Secret went first; what this process still knows is good enough to clean up with.
             Some(account) => Ok(Reach::Account(account)),
             None => Err(Trouble {
@@ -171,6 +195,8 @@ enum Outcome {
     LeftInPlace(Vec<RemoteId>),
     /// A create that was sent may still take effect: not yet.
     NotYet(Duration),
+    /// The provider's limit holds it back.
+    Held(Held),
 }
 
 async fn dismiss(
@@ -178,6 +204,8 @@ async fn dismiss(
     webhook: &Webhook,
     recorded: &Recorded,
     account: &Account,
+    provider: Option<&ProviderObject>,
+    memory: &MemoryCell,
 ) -> Result<Outcome, Trouble> {
     let upstream = Upstream::from(account.provider_type);
     let capabilities = upstream.capabilities();
@@ -210,6 +238,10 @@ async fn dismiss(
                 Seen::One(_) | Seen::CannotKnow => return Ok(Outcome::Gone),
             },
             Farewell::SwitchOff(id) => {
+                let call = match allowed(ctx, webhook, provider, memory, &call, 1).await? {
+                    Ok(call) => call,
+                    Err(held) => return Ok(Outcome::Held(held)),
+                };
                 let want = last_wanted(ctx, webhook, upstream).await;
                 return Ok(match upstream.switch_off(&call, &id, want.as_ref()).await? {
                     Removal::LeftInPlace => Outcome::LeftInPlace(vec![id]),
@@ -217,8 +249,72 @@ async fn dismiss(
                     Removal::Removed | Removal::SwitchedOff => Outcome::SwitchedOff(vec![id]),
                 });
             }
-            Farewell::Remove(ids) => return remove(ctx, webhook, upstream, &call, ids).await,
+            Farewell::Remove(ids) => {
+                let removals = if account.can_remove(capabilities) {
+                    ids.len()
+                } else {
+                    0
+                };
+                let call = match allowed(ctx, webhook, provider, memory, &call, removals).await? {
+                    Ok(call) => call,
+                    Err(held) => return Ok(Outcome::Held(held)),
+                };
+                return remove(ctx, webhook, upstream, &call, ids).await;
+            }
         }
+    }
+}
+
+/// The call with which so many registrations may be removed now, unless the provider's limit holds that back.
+async fn allowed<'a>(
+    ctx: &Context,
+    webhook: &Webhook,
+    provider: Option<&ProviderObject>,
+    memory: &MemoryCell,
+    call: &Call<'a>,
+    removals: usize,
+) -> Result<Result<Call<'a>, Held>, Trouble> {
+    let Some(provider) = provider.filter(|_| removals > 0) else {
+        return Ok(Ok(*call));
+    };
+    match breaker::ask(ctx, provider, webhook, memory, removals).await {
+        Ok(Verdict::Go(not_after)) => Ok(Ok(Call { not_after, ..*call })),
+        Ok(Verdict::Held(held)) => Ok(Err(held)),
+        Err(error) => {
+            tracing::warn!(name = webhook.name_any(), %error, "the removal could not be counted; it is tried again");
+            Err(Trouble {
+                message: "the API server failed".to_owned(),
+                asked: None,
+                ours: true,
+            })
+        }
+    }
+}
+
+/// Says that the removal is held back. Nothing is tried and no deadline runs until it is confirmed; whoever handles
+/// the confirmation wakes this object.
+async fn hold_back(
+    ctx: &Context,
+    webhook: &Webhook,
+    memory: &MemoryCell,
+    held: Held,
+) -> Result<Next, PassError> {
+    memory.with(|memory| {
+        memory.farewell = None;
+        memory.hold = None;
+    });
+    let assessment = Assessment::deletion_held(held.message);
+    let change = |status: &mut WebhookStatus| status.deletion_held = Some(held.status);
+    match write_status(ctx, memory, webhook, assessment, change).await {
+        Ok(written) => {
+            let key = ProviderKey::of(written.provider_ref(), &written.namespace().unwrap_or_default());
+            let provider = ctx.provider(&key);
+            let provider_type = provider.map_or("unknown", |provider| provider.settings().type_.as_str());
+            publish::sample(ctx, &written, provider_type);
+            Ok(Some(RESYNC))
+        }
+        Err(PublishError::Gone) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -263,7 +359,7 @@ async fn last_wanted(ctx: &Context, webhook: &Webhook, upstream: Upstream) -> Op
 async fn tell(ctx: &Context, webhook: &Webhook, recorded: &Recorded, outcome: &Outcome) {
     let id = || recorded.id.as_ref().map_or("unknown", |(id, _)| id.0.as_str());
     match outcome {
-        Outcome::Gone | Outcome::NotYet(_) => {}
+        Outcome::Gone | Outcome::NotYet(_) | Outcome::Held(_) => {}
         Outcome::SwitchedOff(ids) => {
             let note = format!(
                 "registration {} was switched off and stays at the upstream",

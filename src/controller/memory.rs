@@ -11,7 +11,10 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
-use crate::{api::Webhook, domain::remote::TaskId};
+use crate::{
+    api::Webhook,
+    domain::{breaker::Counted, remote::TaskId},
+};
 
 /// A test that runs at the upstream.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +70,8 @@ pub struct Memory {
     pub unfinished: bool,
     /// First failed attempt to remove it, and how often it failed since.
     pub farewell: Option<(Instant, u32)>,
+    /// Removals that were counted for it and are not known to be made, and until when they may be made.
+    pub counted: Option<(Counted, Instant)>,
 }
 
 impl Memory {
@@ -87,6 +92,7 @@ impl Memory {
             published: None,
             unfinished: false,
             farewell: None,
+            counted: None,
         }
     }
 }

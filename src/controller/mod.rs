@@ -6,6 +6,7 @@
 
 pub mod accounts;
 mod act;
+pub mod breaker;
 mod conclude;
 pub mod context;
 mod farewell;
@@ -40,6 +41,7 @@ use tokio::{
 
 use self::{
     accounts::Accounts,
+    breaker::Breakers,
     context::{CallObserver, Context, Settings, Transports, Wake},
     index::Index,
     memory::Memories,
@@ -366,6 +368,7 @@ pub async fn work(
         },
         metrics,
         accounts: Accounts::default(),
+        breakers: Breakers::default(),
         memories: Memories::default(),
         index: Arc::new(Index::default()),
         wake: Wake {

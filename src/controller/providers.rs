@@ -14,7 +14,7 @@ use futures::FutureExt;
 use kube::{
     Api,
     api::{Patch, PatchParams},
-    runtime::reflector::ObjectRef,
+    runtime::{events::EventType, reflector::ObjectRef},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -29,11 +29,12 @@ use self::verify::{Examined, Known};
 use super::{
     context::{Context, ProviderObject},
     patch::merge_diff,
+    publish::provider_event,
     queue::Queue,
 };
 use crate::{
     api::{
-        FIELD_MANAGER, ProviderStatus, Webhook,
+        CONFIRM_DELETIONS, FIELD_MANAGER, ProviderStatus, Webhook,
         conditions::{self, ConditionStatus, ConditionType, ProviderReason, Reason},
         provider::{SecretLocation, UndocumentedCalls},
         provider_status::WebhookCounts,
@@ -41,6 +42,7 @@ use crate::{
     },
     domain::{
         backoff,
+        breaker::is_confirmed,
         owner::ProviderKey,
         provider_status::{self as status, COUNTS_INTERVAL, Facts, RESYNC, Usage},
         schedule,
@@ -77,13 +79,8 @@ struct Memory {
 
 impl Memory {
     fn newest(&mut self, cached: ProviderObject) -> ProviderObject {
-        // Versions of one object are whole numbers that grow; anything else is not compared.
-        let version =
-            |object: &ProviderObject| object.metadata().resource_version.as_ref()?.parse::<u64>().ok();
         match self.latest.take() {
-            Some(ours)
-                if ours.metadata().uid == cached.metadata().uid && version(&ours) > version(&cached) =>
-            {
+            Some(ours) if ours.is_ahead_of(&cached) => {
                 self.latest = Some(ours.clone());
                 ours
             }
@@ -243,11 +240,14 @@ async fn pass(
     let Some(cached) = ctx.provider(key) else {
         return gone(ctx, key, memory).await;
     };
-    let mut provider = memory.newest(cached);
+    let mut provider = ctx.breakers.newest(&memory.newest(cached));
     let usage = Usage {
         counts: counts(ctx, key),
         holders: protect::holders(ctx, &provider),
+        held: held(ctx, &provider),
     };
+    ctx.metrics
+        .deletions_held(key.kind_name(), &key.namespace, &key.name, usage.held);
     let guarded = guard(ctx, &mut provider, usage.holders, memory).await;
     match &guarded {
         // It goes, or only others' finalizers hold it: nobody needs to know how it is.
@@ -280,6 +280,7 @@ fn is_conflict(error: &kube::Error) -> bool {
 async fn gone(ctx: &Context, key: &ProviderKey, memory: &mut Memory) -> Result<Option<Instant>, kube::Error> {
     ctx.metrics
         .forget_provider(key.kind_name(), &key.namespace, &key.name);
+    ctx.breakers.forget(key);
     if let Some(location) = &memory.credentials {
         protect::guard_secret(ctx, location, false).await?;
         memory.credentials = None;
@@ -341,6 +342,31 @@ fn counts(ctx: &Context, key: &ProviderKey) -> WebhookCounts {
     }
 }
 
+/// Webhooks whose removal the provider's limit holds back, and goes on to do so when its newest confirmation is
+/// handled.
+fn held(ctx: &Context, provider: &ProviderObject) -> usize {
+    if provider.settings().deletion_limit.is_none() {
+        return 0;
+    }
+    let handled = provider
+        .annotation(CONFIRM_DELETIONS)
+        .or_else(|| provider.status()?.last_handled_confirm_deletions.as_deref());
+    let is_held = |object: &&ObjectRef<Webhook>| {
+        ctx.caches.webhooks.get(object).is_some_and(|webhook| {
+            let held = webhook
+                .status
+                .as_ref()
+                .and_then(|status| status.deletion_held.as_ref());
+            held.is_some_and(|held| !is_confirmed(held, handled))
+        })
+    };
+    ctx.index
+        .by_provider(&provider.key())
+        .iter()
+        .filter(is_held)
+        .count()
+}
+
 fn facts(provider: &ProviderObject, examined: &Examined) -> Facts {
     let settings = provider.settings();
     let undocumented = settings.undocumented_calls == UndocumentedCalls::Allow;
@@ -350,6 +376,8 @@ fn facts(provider: &ProviderObject, examined: &Examined) -> Facts {
         capabilities: status::capabilities(Upstream::from(settings.type_).capabilities(), undocumented),
         findings: examined.findings.clone(),
         deleting: provider.metadata().deletion_timestamp.is_some(),
+        limited: settings.deletion_limit.is_some(),
+        confirmation: provider.annotation(CONFIRM_DELETIONS).map(str::to_owned),
     }
 }
 
@@ -371,30 +399,72 @@ async fn publish(
     {
         return Ok(Some(at + COUNTS_INTERVAL));
     }
-    let Some(change) = difference(&old, &status::next_status(&old, facts, usage, now))? else {
+    let new = status::next_status(&old, facts, usage, now);
+    let Some(change) = difference(&old, &new)? else {
         return Ok(None);
     };
-    let metadata = provider.metadata();
-    let patch = json!({"metadata": {"resourceVersion": metadata.resource_version}, "status": change});
-    let name = metadata.name.as_deref().unwrap_or_default();
-    let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let written = match provider {
+    let patch =
+        json!({"metadata": {"resourceVersion": provider.metadata().resource_version}, "status": change});
+    let written = store_status(ctx, provider, &patch).await?;
+    if let Some(written) = &written {
+        ctx.breakers.wrote(written);
+        announce(ctx, written, &old, &new).await;
+    }
+    memory.latest = written;
+    memory.shown = Some((usage, Instant::now()));
+    Ok(None)
+}
+
+/// Tells once that removals are held back, and once that they were confirmed. Those that are held go on then.
+async fn announce(ctx: &Context, provider: &ProviderObject, old: &ProviderStatus, new: &ProviderStatus) {
+    let held = |status: &ProviderStatus| status.deletions.as_ref().map_or(0, |deletions| deletions.held);
+    if held(old) == 0 && held(new) > 0 {
+        let note = format!(
+            "removals are held back, because there are more than spec.deletionLimit lets go ({} now); see why so much is deleted; to let all go that are held, give the annotation {CONFIRM_DELETIONS} a new value",
+            held(new)
+        );
+        provider_event(ctx, provider, EventType::Warning, "DeletionsHeld", &note, "Hold").await;
+    }
+    if old.last_handled_confirm_deletions == new.last_handled_confirm_deletions {
+        return;
+    }
+    tracing::info!(provider = ?provider.key(), "the removals that are held back were confirmed");
+    if held(old) > 0 {
+        let note = "the removals that were held back were confirmed, and are made now";
+        provider_event(
+            ctx,
+            provider,
+            EventType::Normal,
+            "DeletionsConfirmed",
+            note,
+            "Confirm",
+        )
+        .await;
+    }
+    ctx.wake_webhooks_of(&provider.key());
+}
+
+/// Writes the status of a provider of either kind. The provider after that; `None`: it is gone.
+pub(super) async fn store_status(
+    ctx: &Context,
+    provider: &ProviderObject,
+    patch: &Value,
+) -> Result<Option<ProviderObject>, kube::Error> {
+    let ProviderKey { namespace, name, .. } = provider.key();
+    Ok(match provider {
         ProviderObject::Namespaced(_) => {
-            let api = Api::namespaced(ctx.client.clone(), namespace);
-            write_status(&api, name, &patch)
+            let api = Api::namespaced(ctx.client.clone(), &namespace);
+            write_status(&api, &name, patch)
                 .await?
                 .map(|object| ProviderObject::Namespaced(Arc::new(object)))
         }
         ProviderObject::Cluster(_) => {
             let api = Api::all(ctx.client.clone());
-            write_status(&api, name, &patch)
+            write_status(&api, &name, patch)
                 .await?
                 .map(|object| ProviderObject::Cluster(Arc::new(object)))
         }
-    };
-    memory.latest = written;
-    memory.shown = Some((usage, Instant::now()));
-    Ok(None)
+    })
 }
 
 /// What has to be written. Compared as they are written: times have whole seconds there.

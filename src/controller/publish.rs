@@ -14,7 +14,11 @@ use kube::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{context::Context, memory::MemoryCell, patch::merge_diff};
+use super::{
+    context::{Context, ProviderObject},
+    memory::MemoryCell,
+    patch::merge_diff,
+};
 use crate::{
     api::{
         CLAIM_ANNOTATION, CREATE_PENDING, FIELD_MANAGER, FINALIZER, ID_ANNOTATION, Webhook, WebhookStatus,
@@ -259,7 +263,7 @@ async fn announce(ctx: &Context, old: &WebhookStatus, webhook: &Webhook) {
     event(ctx, webhook, type_, &ready.reason, &ready.message, "Reconcile").await;
 }
 
-/// Publishes an Event. A failure to do so is logged, never an error of the pass.
+/// Publishes an Event about a Webhook. A failure to do so is logged, never an error of the pass.
 pub async fn event(
     ctx: &Context,
     webhook: &Webhook,
@@ -268,7 +272,34 @@ pub async fn event(
     note: &str,
     action: &str,
 ) {
-    let note = match note
+    publish_event(ctx, &webhook.object_ref(&()), told(type_, reason, note, action)).await;
+}
+
+/// The same about a provider.
+pub async fn provider_event(
+    ctx: &Context,
+    provider: &ProviderObject,
+    type_: EventType,
+    reason: &str,
+    note: &str,
+    action: &str,
+) {
+    publish_event(ctx, &provider.reference(), told(type_, reason, note, action)).await;
+}
+
+fn told(type_: EventType, reason: &str, note: &str, action: &str) -> Event {
+    Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note.to_owned()),
+        action: action.to_owned(),
+        secondary: None,
+    }
+}
+
+/// The API server takes notes of up to 1024 bytes.
+fn clip(note: String) -> String {
+    match note
         .char_indices()
         .take_while(|(at, c)| at + c.len_utf8() <= 1021)
         .last()
@@ -276,16 +307,16 @@ pub async fn event(
         Some((at, c)) if at + c.len_utf8() < note.len() => {
             format!("{}…", note.get(..at + c.len_utf8()).unwrap_or_default())
         }
-        _ => note.to_owned(),
-    };
+        _ => note,
+    }
+}
+
+async fn publish_event(ctx: &Context, about: &ObjectReference, event: Event) {
     let event = Event {
-        type_,
-        reason: reason.to_owned(),
-        note: Some(note),
-        action: action.to_owned(),
-        secondary: None,
+        note: event.note.map(clip),
+        ..event
     };
-    let Err(error) = ctx.recorder.publish(&event, &webhook.object_ref(&())).await else {
+    let Err(error) = ctx.recorder.publish(&event, about).await else {
         return;
     };
     // A namespace that is going takes no new objects: then the Event regards the namespace and stands in `default`.
@@ -293,15 +324,20 @@ pub async fn event(
     let namespace = ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Namespace".to_owned()),
-        name: webhook.namespace(),
+        name: about.namespace.clone(),
         ..ObjectReference::default()
     };
+    let (kind, name) = (
+        about.kind.as_deref().unwrap_or_default(),
+        about.name.as_deref().unwrap_or_default(),
+    );
     let note = event.note.unwrap_or_default();
+    let reason = event.reason.clone();
     let event = Event {
-        note: Some(format!("Webhook {:?}: {note}", webhook.name_any())),
+        note: Some(clip(format!("{kind} {name:?}: {note}"))),
         ..event
     };
-    if !refused || ctx.recorder.publish(&event, &namespace).await.is_err() {
+    if !refused || namespace.name.is_none() || ctx.recorder.publish(&event, &namespace).await.is_err() {
         tracing::warn!(reason, %error, "the Event could not be published");
     }
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     api::{
-        ClusterWebhookProvider, RECONCILE_REQUESTED_AT, TEST_REQUESTED_AT, Webhook,
+        ClusterWebhookProvider, RECONCILE_REQUESTED_AT, TEST_REQUESTED_AT, Webhook, WebhookStatus,
         conditions::{self, ConditionType, ReadyReason, Reason},
         webhook::ProviderKind,
         webhook_status::State,
@@ -452,9 +452,10 @@ impl Pass {
         // The account is made anew when the provider or its credentials change.
         let account = Arc::as_ptr(&self.account) as usize;
         format!(
-            "{inputs} {account} {} {}",
+            "{inputs} {account} {} {} {}",
             asked(RECONCILE_REQUESTED_AT),
-            asked(TEST_REQUESTED_AT)
+            asked(TEST_REQUESTED_AT),
+            self.ctx.breakers.confirmation(&self.provider).unwrap_or_default()
         )
     }
 
@@ -501,7 +502,16 @@ impl Pass {
     /// Publishes why there is no attempt, and when there will be one: at the next read-back, or when something
     /// changes.
     pub(super) async fn refuse(&self, assessment: Assessment) -> Result<Duration, PassError> {
-        let written = write_status(&self.ctx, &self.memory, &self.webhook, assessment, |_| {}).await?;
+        self.refuse_with(assessment, |_| {}).await
+    }
+
+    /// The same, with a change of what is no condition.
+    pub(super) async fn refuse_with(
+        &self,
+        assessment: Assessment,
+        change: impl FnOnce(&mut WebhookStatus),
+    ) -> Result<Duration, PassError> {
+        let written = write_status(&self.ctx, &self.memory, &self.webhook, assessment, change).await?;
         publish::sample(&self.ctx, &written, self.account.provider_type.as_str());
         let wait = until_read_back(
             &self.webhook,

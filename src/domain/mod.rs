@@ -14,10 +14,12 @@
 //! * [`status`]: what the user sees of all that; [`provider_status`]: the same for providers, and their finalizers.
 //! * [`gaps`]: spans in which deliveries cannot have arrived.
 //! * [`bounds`]: how long what stands in a status may be.
+//! * [`breaker`]: how many removals may go within a window.
 //! * [`schedule`]: the fixed phase of read-backs; [`backoff`]: the delay after a failure.
 
 pub mod backoff;
 pub mod bounds;
+pub mod breaker;
 pub mod capabilities;
 pub mod check;
 pub mod claim;

@@ -15,7 +15,9 @@ use crate::{
         IN_USE_FINALIZER,
         conditions::{self, ConditionType, ProviderReason, Reason},
         provider::{ProviderType, SecretLocation},
-        provider_status::{Capabilities, DeleteSupport, Finding, ProviderStatus, Support, WebhookCounts},
+        provider_status::{
+            Capabilities, DeleteSupport, DeletionWindow, Finding, ProviderStatus, Support, WebhookCounts,
+        },
         webhook::SecretSource,
     },
     provider::{Credentials, ErrorClass, ProviderError, Standing},
@@ -200,6 +202,8 @@ pub struct Usage {
     pub counts: WebhookCounts,
     /// Webhooks that keep it from going while it is being deleted.
     pub holders: usize,
+    /// Webhooks whose removal its limit holds back.
+    pub held: usize,
 }
 
 /// Everything a status is made of.
@@ -215,6 +219,10 @@ pub struct Facts {
     pub findings: Option<Vec<Finding>>,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Whether it has a `deletionLimit`.
+    pub limited: bool,
+    /// Value of the annotation `confirm-deletions`.
+    pub confirmation: Option<String>,
 }
 
 /// The new status.
@@ -235,6 +243,16 @@ pub fn next_status(old: &ProviderStatus, facts: &Facts, usage: Usage, now: Times
         status.findings.clone_from(findings);
     } else if old.observed_generation != facts.generation {
         status.findings.clear();
+    }
+    // What was removed is counted where it is removed.
+    status.deletions = facts.limited.then(|| DeletionWindow {
+        held: i32::try_from(usage.held).unwrap_or(i32::MAX),
+        ..old.deletions.clone().unwrap_or_default()
+    });
+    if facts.confirmation.is_some() {
+        status
+            .last_handled_confirm_deletions
+            .clone_from(&facts.confirmation);
     }
     status.webhooks = Some(usage.counts);
     status.observed_generation = facts.generation;

@@ -209,6 +209,12 @@ impl Assessment {
         }
     }
 
+    /// The provider's limit holds the removal back.
+    #[must_use]
+    pub fn deletion_held(message: impl Into<String>) -> Self {
+        Self::ready(ReadyReason::DeletionHeld, message)
+    }
+
     /// The registration is known.
     #[must_use]
     pub fn registered(facts: &Registered<'_>) -> Self {

@@ -25,7 +25,11 @@ use crate::{
         provider_status::{self, FindingResult, FindingSubject},
     },
     clock::{Clock, elapsed},
-    domain::{owner::ProviderKey, remote::Remote},
+    domain::{
+        capabilities::{Capabilities, RemovalRule},
+        owner::ProviderKey,
+        remote::Remote,
+    },
     net::SecretText,
 };
 
@@ -319,6 +323,8 @@ pub struct Account {
     pub credentials: Credentials,
     /// Whether calls that the public documents do not show may be made.
     pub undocumented: bool,
+    /// Whether the provider limits removals.
+    pub limited: bool,
     /// How Conpeek wants its body.
     pub body_style: BodyStyle,
     /// Longest time for one call.
@@ -357,6 +363,7 @@ impl Account {
             base: base.trim_end_matches('/').to_owned(),
             credentials,
             undocumented: true,
+            limited: false,
             body_style: BodyStyle::Auto,
             timeout: Duration::from_secs(20),
             transport,
@@ -367,6 +374,16 @@ impl Account {
             sign_log: SignLog::default(),
             clock,
             standing: Mutex::default(),
+        }
+    }
+
+    /// Whether removing a registration makes a call that deletes or switches off: some upstreams have none.
+    #[must_use]
+    pub fn can_remove(&self, capabilities: &Capabilities) -> bool {
+        match capabilities.removal {
+            RemovalRule::LeftInPlace => false,
+            RemovalRule::UndocumentedDelete => self.undocumented,
+            RemovalRule::DeleteOrSwitchOff => true,
         }
     }
 

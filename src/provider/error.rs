@@ -85,7 +85,8 @@ pub enum ErrorClass {
     Unsupported,
     /// An answer that cannot be understood.
     Unexpected,
-    /// The operator must not call now (lease lost, shutting down, provider waiting); not the upstream's fault.
+    /// The operator must not call now (lease lost, shutting down, provider waiting, waited for too long); not the
+    /// upstream's fault.
     Held,
 }
 

@@ -87,6 +87,8 @@ pub struct Call<'a> {
     pub observer: &'a dyn Observer,
     /// A shared list counts only if it was begun at or after this.
     pub fresh_after: Instant,
+    /// No request is sent after this: what allowed it (the provider's `deletionLimit`) does so only for a time.
+    pub not_after: Option<Instant>,
 }
 
 /// One request of a dialect, before it is sent.
@@ -175,6 +177,15 @@ impl Call<'_> {
                 message,
             ));
         };
+        if self.not_after.is_some_and(|latest| Instant::now() > latest) {
+            let message = "it had to wait for too long to be counted still; it is counted again";
+            return Err(ProviderError::new(
+                ErrorClass::Held,
+                operation,
+                Effect::None,
+                message,
+            ));
+        }
         let mut request = Request::new(method, url)
             .limit(limit)
             .timeout(account.timeout.min(left));

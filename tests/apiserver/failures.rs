@@ -570,11 +570,11 @@ async fn a_provider_of_a_wrong_address_says_so() {
     world
         .patch::<WebhookProvider>(
             "thulium",
-            &json!({ "spec": { "deletionLimit": { "count": 1, "window": "1m" } } }),
+            &json!({ "spec": { "caBundleRef": { "name": "nowhere" } } }),
         )
         .await;
     let said = world.wait_provider("thulium", ProviderReason::InvalidSpec).await;
-    assert!(said.contains("spec.deletionLimit"), "{said}");
+    assert!(said.contains("spec.caBundleRef"), "{said}");
     // Nothing has been called, so nothing is known.
     world.provider(Autocosmos).await;
     world

@@ -11,6 +11,7 @@
 
 mod account_end;
 mod audit;
+mod breaker;
 mod budget;
 mod changes;
 mod chaos_runs;

@@ -25,7 +25,6 @@ enum Said {
 use Said::{By, Later};
 
 const PROBE: Said = Later("the operator's own probe of a receiver");
-const LIMIT: Said = Later("deletionLimit");
 
 fn of_ready(reason: ReadyReason) -> Said {
     match reason {
@@ -43,7 +42,9 @@ fn of_ready(reason: ReadyReason) -> Said {
         ReadyReason::DeactivatedUpstream => {
             By("changes::what_somebody_switched_off_is_reported_or_switched_on_again")
         }
-        ReadyReason::DeletionHeld => LIMIT,
+        ReadyReason::DeletionHeld => {
+            By("breaker::a_pruned_repository_does_not_take_everything_down_in_one_sync")
+        }
         ReadyReason::Drifted => By("changes::what_is_changed_by_hand_is_only_reported_where_that_is_wanted"),
         ReadyReason::Conflict => {
             By("conflicts::a_registration_with_the_same_content_is_taken_over_unless_forbidden")
@@ -172,7 +173,8 @@ fn of_provider(reason: ProviderReason) -> Said {
 }
 
 /// The sources of the tests that the table may name.
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: [(&str, &str); 7] = [
+    ("breaker", include_str!("breaker.rs")),
     ("registers", include_str!("registers.rs")),
     ("changes", include_str!("changes.rs")),
     ("conflicts", include_str!("conflicts.rs")),
@@ -223,7 +225,7 @@ fn every_reason_has_its_test() {
         wrong.is_empty(),
         "no such test, or it does not name the reason: {wrong:#?}"
     );
-    assert_eq!(produced, [15, 17, 4, 8, 3, 5, 9]);
+    assert_eq!(produced, [16, 17, 4, 8, 3, 5, 9]);
     let types: BTreeSet<&str> = ConditionType::ALL.iter().map(|type_| type_.as_str()).collect();
     let covered = [
         "Ready",

@@ -12,13 +12,14 @@ use webhook_operator::api::{
     FIELD_MANAGER, ProviderStatus, Webhook, WebhookProvider, WebhookSpec, WebhookStatus,
     conditions::{ProviderReason, ReadyReason, Reason, SyncedReason},
     provider_status::{
-        Capabilities, DeleteSupport, DeletionWindow, Finding, FindingResult, FindingSubject, Support,
-        WebhookCounts,
+        Capabilities, DeleteSupport, DeletionWindow, Finding, FindingResult, FindingSubject, RecentRemovals,
+        Support, WebhookCounts,
     },
     schema,
     webhook::{ProviderKind, ProviderRef, SecretSource, TestMode},
     webhook_status::{
-        DeactivatedBy, Drift, Gap, RotationPhase, RotationStatus, State, TestRecord, TestResult, TestStatus,
+        DeactivatedBy, DeletionHeld, Drift, Gap, RotationPhase, RotationStatus, State, TestRecord,
+        TestResult, TestStatus,
     },
 };
 
@@ -121,6 +122,10 @@ fn full_status() -> WebhookStatus {
             to: Some(time(4)),
             reason: "Gone".to_owned(),
         }],
+        deletion_held: Some(DeletionHeld {
+            since: time(8),
+            confirmation: Some("c".to_owned()),
+        }),
         rotation: Some(RotationStatus {
             phase: RotationPhase::Overlapping,
             last_time: Some(time(5)),
@@ -243,8 +248,10 @@ async fn provider_statuses_arrive_whole_and_columns_show_them() {
         ],
         webhooks: Some(WebhookCounts { total: 3, ready: 2 }),
         deletions: Some(DeletionWindow {
-            started: time(3),
-            removals: 4,
+            recent: vec![RecentRemovals {
+                time: time(3),
+                removals: 4,
+            }],
             held: 1,
         }),
         last_handled_confirm_deletions: Some("yes".to_owned()),

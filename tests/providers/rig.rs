@@ -43,6 +43,7 @@ pub(crate) fn call(account: &Account) -> Call<'_> {
         fence: &NoFence,
         observer: &NoObserver,
         fresh_after: Instant::now(),
+        not_after: None,
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    api::provider_status::{DeletionWindow, FindingResult, FindingSubject},
+    api::provider_status::{DeletionWindow, FindingResult, FindingSubject, RecentRemovals},
     provider::{Effect, Operation, Provider as _, Upstream},
 };
 
@@ -172,6 +172,8 @@ fn facts(reason: ProviderReason) -> Facts {
         capabilities: shown(ProviderType::Ricloud, true),
         findings: Some(Vec::new()),
         deleting: false,
+        limited: false,
+        confirmation: None,
     }
 }
 
@@ -179,6 +181,7 @@ fn usage(total: i32, ready: i32) -> Usage {
     Usage {
         counts: WebhookCounts { total, ready },
         holders: usize::try_from(total).unwrap(),
+        held: 0,
     }
 }
 
@@ -205,22 +208,49 @@ fn a_status_made_twice_of_the_same_is_the_same() {
 }
 
 #[test]
-fn what_others_keep_in_the_status_stays() {
+fn what_was_removed_stays_and_what_is_held_is_shown_while_there_is_a_limit() {
+    let recent = vec![RecentRemovals {
+        time: Time(at(1)),
+        removals: 2,
+    }];
     let old = ProviderStatus {
-        last_handled_confirm_deletions: Some("now".into()),
         deletions: Some(DeletionWindow {
-            started: Time(at(1)),
-            removals: 2,
+            recent: recent.clone(),
             held: 1,
         }),
         ..ProviderStatus::default()
     };
-    let new = next_status(&old, &facts(ProviderReason::Verified), usage(0, 0), at(9));
+    let limited = Facts {
+        limited: true,
+        ..facts(ProviderReason::Verified)
+    };
+    let held = |held| Usage { held, ..usage(0, 0) };
+    let new = next_status(&old, &limited, held(3), at(9));
+    assert_eq!(new.deletions, Some(DeletionWindow { recent, held: 3 }));
     assert_eq!(
-        new.last_handled_confirm_deletions,
-        old.last_handled_confirm_deletions
+        next_status(&old, &facts(ProviderReason::Verified), held(0), at(9)).deletions,
+        None
     );
-    assert_eq!(new.deletions, old.deletions);
+    let first = next_status(&ProviderStatus::default(), &limited, held(0), at(9));
+    assert_eq!(first.deletions, Some(DeletionWindow::default()));
+}
+
+#[test]
+fn a_confirmation_is_handled_once_and_stays_when_the_annotation_goes() {
+    let confirmed = |value: Option<&str>| Facts {
+        confirmation: value.map(str::to_owned),
+        ..facts(ProviderReason::Verified)
+    };
+    let first = next_status(
+        &ProviderStatus::default(),
+        &confirmed(Some("1")),
+        usage(0, 0),
+        at(9),
+    );
+    assert_eq!(first.last_handled_confirm_deletions.as_deref(), Some("1"));
+    assert_eq!(next_status(&first, &confirmed(None), usage(0, 0), at(9)), first);
+    let second = next_status(&first, &confirmed(Some("2")), usage(0, 0), at(9));
+    assert_eq!(second.last_handled_confirm_deletions.as_deref(), Some("2"));
 }
 
 #[test]

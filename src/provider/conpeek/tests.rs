@@ -113,6 +113,7 @@ impl Bench {
             fence: &NoFence,
             observer: &NoObserver,
             fresh_after: Instant::now(),
+            not_after: None,
         }
     }
 

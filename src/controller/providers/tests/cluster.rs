@@ -36,6 +36,7 @@ struct State {
     events: Vec<Event>,
     writes: Vec<Write>,
     conflicts: usize,
+    told: Vec<(String, String)>,
 }
 
 /// The API server; clones are the same one.
@@ -93,6 +94,10 @@ fn merge(target: &mut Value, patch: &Value) {
 fn refusal(code: u16, reason: &str) -> (u16, String) {
     let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no", "reason": reason});
     (code, status.to_string())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 fn has_finalizers(object: &Value) -> bool {
@@ -215,6 +220,12 @@ impl Cluster {
                 self.announce();
                 answer
             }
+            (&Method::POST, None) if plural == "events" => {
+                let event: Value = serde_json::from_slice(&body).unwrap();
+                let told = (text(&event["regarding"]["name"]), text(&event["reason"]));
+                self.state.lock().unwrap().told.push(told);
+                (201, event.to_string())
+            }
             (method, name) => panic!("{method} {plural} {name:?}"),
         }
     }
@@ -295,6 +306,11 @@ impl Cluster {
     /// The accepted patches so far.
     pub(super) fn writes(&self) -> Vec<Write> {
         self.state.lock().unwrap().writes.clone()
+    }
+
+    /// Events that were published: the name of the object, the reason.
+    pub(super) fn told(&self) -> Vec<(String, String)> {
+        self.state.lock().unwrap().told.clone()
     }
 
     /// How many patches met a newer version.

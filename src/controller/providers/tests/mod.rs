@@ -3,6 +3,7 @@
 
 mod cluster;
 mod finalizers;
+mod limits;
 
 use std::sync::{
     Mutex,
@@ -20,6 +21,7 @@ use crate::{
     clock::Clock,
     controller::{
         accounts::Accounts,
+        breaker::Breakers,
         context::{CallObserver, Settings, Transports, Wake},
         index::Index,
         memory::Memories,
@@ -120,6 +122,7 @@ impl Bench {
             },
             metrics,
             accounts: Accounts::default(),
+            breakers: Breakers::default(),
             memories: Memories::default(),
             index: Arc::new(Index::default()),
             wake: Wake {
