@@ -32,12 +32,13 @@ use crate::{
         plan::{self, ById, Sight, Situation, Step, Why},
         recorded::{Mark, Origin, Recorded},
         remote::{Remote, RemoteId, Seen},
+        retry::Retry,
         schedule,
         status::{Assessment, is_settled},
     },
     provider::{
         Account, Call, Effect, ErrorClass, Finding, Learned, Operation, Provider, ProviderError, Removal,
-        Upstream,
+        Standing, Upstream,
     },
 };
 
@@ -577,27 +578,15 @@ impl Pass {
             memory.failures
         });
         let growing = backoff::delay(failures, schedule::seed(&self.uid()));
-        let wait = match error.class {
-            ErrorClass::Unauthorized => match self.account.standing() {
-                crate::provider::Standing::Refused { next_try } => {
-                    Some(next_try.saturating_duration_since(Instant::now()))
-                }
+        let wait = match Retry::after(error) {
+            Retry::OnChange => None,
+            Retry::Growing => Some(growing),
+            Retry::NotBefore(asked) => Some(asked.max(growing)),
+            Retry::Slow => Some(backoff::upper_half(backoff::SLOW, schedule::seed(&self.uid()))),
+            Retry::Credentials => match self.account.standing() {
+                Standing::Refused { next_try } => Some(next_try.saturating_duration_since(Instant::now())),
                 _ => Some(growing),
             },
-            ErrorClass::Forbidden
-            | ErrorClass::TargetNotFound
-            | ErrorClass::BlockedAddress
-            | ErrorClass::Unsupported => {
-                Some(backoff::upper_half(backoff::SLOW, schedule::seed(&self.uid())))
-            }
-            ErrorClass::Rejected if error.operation.mutates() && error.operation != Operation::Test => None,
-            ErrorClass::Rejected => Some(backoff::SLOW),
-            ErrorClass::RateLimited => Some(error.retry_after.map_or(growing, |asked| asked.max(growing))),
-            ErrorClass::Timeout
-            | ErrorClass::Unreachable
-            | ErrorClass::Unexpected
-            | ErrorClass::AlreadyExists
-            | ErrorClass::Held => Some(growing),
         };
         self.hold(wait);
         // What was carried out stays so while the upstream is only away: not every hiccup is news.

@@ -15,7 +15,7 @@
 //! * [`gaps`]: spans in which deliveries cannot have arrived.
 //! * [`bounds`]: how long what stands in a status may be.
 //! * [`breaker`]: how many removals may go within a window.
-//! * [`schedule`]: the fixed phase of read-backs; [`backoff`]: the delay after a failure.
+//! * [`schedule`]: the fixed phase of read-backs; [`retry`], [`backoff`]: whether and when to try again after a failure.
 
 pub mod backoff;
 pub mod bounds;
@@ -33,6 +33,7 @@ pub mod provider_status;
 pub mod recorded;
 pub mod remote;
 pub mod retire;
+pub mod retry;
 pub mod schedule;
 pub mod status;
 pub mod testing;
