@@ -241,10 +241,10 @@ impl Provider for Ricloud {
             Look::ById(id) => {
                 let path = config_path(Operation::Read, id)?;
                 match ask(call, Operation::Read, Method::Get, path, None).await? {
-                    Ok(response) => Ok(Seen::One(Some(Box::new(wire::config(
-                        Operation::Read,
-                        &response,
-                    )?)))),
+                    Ok(response) => {
+                        let config = wire::config(Operation::Read, Some(id), None, &response)?;
+                        Ok(Seen::One(Some(Box::new(config))))
+                    }
                     Err(error) if is_gone(&error) => Ok(Seen::One(None)),
                     Err(error) => Err(error),
                 }
@@ -271,7 +271,7 @@ impl Provider for Ricloud {
             Some(body),
         )
         .await??;
-        wire::config(Operation::Create, &response)
+        wire::config(Operation::Create, None, Some(&want.url), &response)
     }
 
     /// URL and state go in one call. Switching on again is `state: new`, which one place of the documents allows
@@ -308,7 +308,7 @@ impl Provider for Ricloud {
             }
             answer => answer?,
         };
-        wire::config(operation, &response)
+        wire::config(operation, Some(id), Some(&want.url), &response)
     }
 
     async fn switch_off(
@@ -321,7 +321,7 @@ impl Provider for Ricloud {
             Ok(response) => {
                 json_or_nothing(Operation::Switch, &response)?;
                 // An answer that shows it still on is no success; one without a state has to be believed.
-                match wire::config(Operation::Switch, &response)
+                match wire::config(Operation::Switch, Some(id), Some(""), &response)
                     .ok()
                     .and_then(|config| config.state)
                 {

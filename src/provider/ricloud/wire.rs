@@ -9,7 +9,7 @@ use serde_json::{json, value::RawValue};
 
 use crate::{
     api::webhook_status::State,
-    domain::remote::{Remote, TaskId},
+    domain::remote::{Remote, RemoteId, TaskId},
     net::{Response, SecretText},
     provider::{
         Operation, ProviderError, TestProgress,
@@ -23,10 +23,17 @@ pub(super) const PAGE: usize = 1000;
 #[derive(Deserialize)]
 struct Config {
     id: WireId,
+    /// `null` is an empty one.
+    #[serde(default, deserialize_with = "shown")]
     url: Option<String>,
     secret: Option<SecretWire>,
     state: Option<String>,
     date_created: Option<String>,
+}
+
+/// A text that is there; `null` is shown as empty, and so differs from one that is left out.
+fn shown<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(Option::deserialize(deserializer)?.unwrap_or_default()))
 }
 
 /// A secret on its way in: never printed, wiped when dropped.
@@ -38,15 +45,24 @@ impl<'de> Deserialize<'de> for SecretWire {
     }
 }
 
-impl From<Config> for Remote {
-    fn from(config: Config) -> Self {
-        Self {
+impl Config {
+    /// In our words. `sent`: the URL that was sent, for an answer that does not show it. `None`: without that, and
+    /// taken for something else, it would be registered a second time.
+    fn remote(self, sent: Option<&str>) -> Option<Remote> {
+        let url = match sent {
+            Some(sent) => self
+                .url
+                .filter(|url| !url.is_empty())
+                .unwrap_or_else(|| sent.to_owned()),
+            None => self.url?,
+        };
+        Some(Remote {
             // An unknown word is as good as none: nothing is known against it being on.
-            state: config.state.as_deref().and_then(state_of),
-            secret: config.secret.map(|secret| secret.0).filter(is_shown),
-            created: config.date_created.as_deref().and_then(time_of),
-            ..Self::new(config.id.0, config.url.unwrap_or_default())
-        }
+            state: self.state.as_deref().and_then(state_of),
+            secret: self.secret.map(|secret| secret.0).filter(is_shown),
+            created: self.date_created.as_deref().and_then(time_of),
+            ..Remote::new(self.id.0, url)
+        })
     }
 }
 
@@ -81,13 +97,29 @@ fn read<T: DeserializeOwned>(
     response: &Response,
     what: &str,
 ) -> Result<T, ProviderError> {
-    // The parser's own message can quote the answer, so it stays here.
-    serde_json::from_slice(response.body()).map_err(|_| ProviderError::unexpected(operation, what))
+    // serde skips the bytes of unknown strings unread. Its own message can quote the answer, so it stays here.
+    let text = std::str::from_utf8(response.body()).ok();
+    text.and_then(|text| serde_json::from_str(text).ok())
+        .ok_or_else(|| ProviderError::unexpected(operation, what))
 }
 
-/// One config.
-pub(super) fn config(operation: Operation, response: &Response) -> Result<Remote, ProviderError> {
-    read::<Config>(operation, response, "it is not a webhook config with an id").map(Remote::from)
+/// The config with this id, or the one that was just made. `sent`: the URL that was sent, for an answer that does
+/// not show it.
+pub(super) fn config(
+    operation: Operation,
+    id: Option<&RemoteId>,
+    sent: Option<&str>,
+    response: &Response,
+) -> Result<Remote, ProviderError> {
+    let unexpected = |what| ProviderError::unexpected(operation, what);
+    let config: Config = read(operation, response, "it is not a webhook config with an id")?;
+    let remote = config
+        .remote(sent)
+        .ok_or_else(|| unexpected("the webhook config shows no url"))?;
+    match id {
+        Some(id) if remote.id != *id => Err(unexpected("it is another webhook config")),
+        _ => Ok(remote),
+    }
 }
 
 /// One page of a list.
@@ -102,6 +134,8 @@ struct PageWire {
 #[derive(Default)]
 pub(super) struct Pages {
     pub(super) configs: Vec<Remote>,
+    /// Their ids: one that comes twice, in one page or in two, counts once.
+    seen: HashSet<String>,
 }
 
 /// What follows a page.
@@ -125,15 +159,17 @@ impl Pages {
         let page: PageWire = read(Operation::List, response, "it is not a list of webhook configs")?;
         let length = page.data.len();
         let last = page.data.last().map(|config| config.id.0.clone());
-        let seen: HashSet<&str> = self.configs.iter().map(|config| config.id.0.as_str()).collect();
-        let new: Vec<Remote> = page
-            .data
-            .into_iter()
-            .filter(|config| !seen.contains(config.id.0.as_str()))
-            .map(Remote::from)
-            .collect();
-        let repeated = length > 0 && new.is_empty();
-        self.configs.extend(new);
+        let before = self.configs.len();
+        for config in page.data {
+            if self.seen.insert(config.id.0.clone()) {
+                let what = "an entry of the list shows no url";
+                let remote = config
+                    .remote(None)
+                    .ok_or_else(|| ProviderError::unexpected(Operation::List, what))?;
+                self.configs.push(remote);
+            }
+        }
+        let repeated = length > 0 && self.configs.len() == before;
         let more = page.has_more.unwrap_or(match page.total_count {
             Some(total) => u64::try_from(self.configs.len()).is_ok_and(|read| read < total),
             None => length >= PAGE,
@@ -238,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_documented_config() {
-        let remote = config(Operation::Read, &answer(CONFIG)).unwrap();
+        let remote = config(Operation::Read, None, None, &answer(CONFIG)).unwrap();
         assert_eq!(remote.id.0, "cfg-77");
         assert_eq!(remote.url, "https://hooks.example.test/ricloud/");
         assert_eq!(
@@ -281,12 +317,13 @@ mod tests {
 
     #[test]
     fn what_may_be_missing_or_odd() {
-        let read = |body: &str| config(Operation::Read, &answer(body));
+        let read = |body: &str| config(Operation::Create, None, Some("https://sent/"), &answer(body));
         let bare = read(r#"{"id":-7,"new_field":{"x":[1]}}"#).unwrap();
         assert_eq!(
             (bare.id.0.as_str(), bare.url.as_str(), bare.state),
-            ("-7", "", None)
+            ("-7", "https://sent/", None)
         );
+        assert_eq!(read(r#"{"id":-7,"url":null}"#).unwrap().url, "https://sent/");
         for hidden in ["null", "\"\"", "\"****\"", "\" \"", "\"••••\""] {
             assert_eq!(
                 read(&format!(r#"{{"id":1,"secret":{hidden}}}"#)).unwrap().secret,
@@ -311,6 +348,35 @@ mod tests {
     }
 
     #[test]
+    fn a_config_that_is_read_shows_its_url_and_the_id_that_was_asked_for() {
+        let read = |body: &str| {
+            let id = RemoteId("7".into());
+            config(Operation::Read, Some(&id), None, &answer(body)).map(|config| config.url)
+        };
+        assert_eq!(read(r#"{"id":"7","url":"https://a/"}"#).unwrap(), "https://a/");
+        assert_eq!(read(r#"{"id":7,"url":null}"#).unwrap(), "");
+        for body in [r#"{"id":7}"#, r#"{"id":8,"url":"https://a/"}"#] {
+            assert_eq!(read(body).unwrap_err().class, ErrorClass::Unexpected, "{body}");
+        }
+        // Also where the bytes belong to a member that nobody reads.
+        let mojibake = [br#"{"id":7,"url":"https://a/","x":""#.as_slice(), &[0xff], b"\"}"].concat();
+        let response = Response::new(200, Vec::new(), mojibake);
+        assert!(config(Operation::Read, None, None, &response).is_err());
+    }
+
+    #[test]
+    fn an_entry_that_comes_twice_counts_once_and_one_without_a_url_spoils_the_list() {
+        let mut pages = Pages::default();
+        let twice = page([1, 1, 2, 2], r#","has_more":true"#);
+        assert_eq!(pages.add(&twice).unwrap(), Next::After("2".into()));
+        assert_eq!(pages.add(&page([2, 3, 3], "")).unwrap(), Next::End);
+        let ids: Vec<&str> = pages.configs.iter().map(|config| config.id.0.as_str()).collect();
+        assert_eq!(ids, ["1", "2", "3"]);
+        let bare = answer(r#"{"data":[{"id":1,"url":"https://a/"},{"id":2}]}"#);
+        assert!(Pages::default().add(&bare).is_err());
+    }
+
+    #[test]
     fn other_shapes_are_unexpected_and_not_quoted() {
         for body in [
             "",
@@ -321,7 +387,7 @@ mod tests {
             r#"{"id":null}"#,
             r#"{"id":1,"url":7}"#,
         ] {
-            let error = config(Operation::Create, &answer(body)).unwrap_err();
+            let error = config(Operation::Create, None, None, &answer(body)).unwrap_err();
             assert_eq!(
                 (error.class, error.effect),
                 (ErrorClass::Unexpected, Effect::Unknown),
