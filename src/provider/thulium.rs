@@ -20,6 +20,7 @@ use super::{
     Call, Credentials, Exchange, Provider, Removal,
     account::{Account, Finding, Learned},
     error::{Effect, ErrorClass, Operation, ProviderError},
+    wire::json_or_nothing,
 };
 use crate::{
     domain::{
@@ -139,8 +140,8 @@ async fn list_again(call: &Call<'_>) -> Result<Arc<Vec<Remote>>, ProviderError> 
 
 /// Reads page by page, ascending by id. The documents show no paging: the first request has no parameters, and
 /// only an answer of exactly the default page size of this API's other lists makes it ask for more. An upstream
-/// that ignores the parameters, repeats pages or shows an id twice does no harm: a page without a new id is the
-/// last.
+/// that ignores the parameters or shows an id twice does no harm: a page without a new id is the last, unless it is as
+/// long as a page can be.
 async fn read_pages(call: &Call<'_>) -> Result<Vec<Remote>, ProviderError> {
     let mut all = Listed::new();
     if page(call, COLLECTION.to_owned(), &mut all).await?.read != DEFAULT_PAGE {
@@ -158,6 +159,11 @@ async fn read_pages(call: &Call<'_>) -> Result<Vec<Remote>, ProviderError> {
         let last = page.read < DEFAULT_PAGE
             || (DEFAULT_PAGE + 1..LARGEST_PAGE).contains(&page.read)
             || (offset > 0 && page.new == 0);
+        if offset > 0 && page.read >= LARGEST_PAGE && page.new == 0 {
+            // It heeds the limit and not the offset: what comes after is out of reach, and must not pass for missing.
+            let what = "a full page of its list came twice";
+            return Err(ProviderError::unexpected(Operation::List, what));
+        }
         if last {
             break;
         }
@@ -194,8 +200,14 @@ async fn page(call: &Call<'_>, path: String, all: &mut Listed) -> Result<Page, P
     }
     let Hooks(hooks) = parse(Operation::List, response.body())?;
     let (read, before) = (hooks.len(), all.len());
-    // Of an id shown twice the later one counts: it was read later.
-    all.extend(hooks.into_iter().map(|hook| (hook.id.0, hook.remote(None))));
+    for hook in hooks {
+        let Some((id, there)) = hook.listed() else {
+            let what = "an entry of its list shows no subscription_url or no actions";
+            return Err(ProviderError::unexpected(Operation::List, what));
+        };
+        // Of an id shown twice the later one counts: it was read later.
+        all.insert(id, there);
+    }
     Ok(Page {
         read,
         new: all.len() - before,
@@ -312,8 +324,10 @@ async fn remove(call: &Call<'_>, id: &RemoteId) -> Result<Removal, ProviderError
     if let Some(error) = refused.as_ref().filter(|error| !may_lack_route(error)) {
         return Err(error.clone());
     }
-    // Once the list has shown that the call does what it says, its word is enough.
-    if refused.is_none() && known == Some(Learned::Supported) {
+    // Once the list has shown that the call does what it says, its word is enough; the word of something in between,
+    // which answers with a page, is not.
+    let said = refused.is_none() && json_or_nothing(operation, &response).is_ok();
+    if said && known == Some(Learned::Supported) {
         return Ok(Removal::Removed);
     }
     if find(&list_again(call).await?, id).is_some() {

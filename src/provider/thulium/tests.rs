@@ -303,6 +303,25 @@ fn lists_of_another_shape_are_unexpected() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_does_not_show_what_it_is_about_spoils_the_list() {
+    let shown = r#"{"id":1,"actions":["X"],"subscription_url":"https://a/"}"#;
+    for (other, listed) in [
+        (r#"{"id":2,"actions":null,"subscription_url":null}"#, true),
+        (r#"{"id":2,"actions":["X"]}"#, false),
+        (r#"{"id":2,"subscription_url":"https://a/"}"#, false),
+    ] {
+        let bench = Bench::new(&[(200, &format!("[{shown},{other}]"))]);
+        match bench.all().await {
+            Ok(ids) => assert!(listed && ids == [1, 2], "{other}"),
+            Err(error) => assert!(
+                !listed && error.class == ErrorClass::Unexpected,
+                "{other}: {error}"
+            ),
+        }
+    }
+}
+
 #[test]
 fn a_refusal_names_fields_and_codes_and_quotes_nothing() {
     let body = r#"{"request_id":"c4nary","errors":[{"message":"Bad subscription_url c4nary","code":111222},{"message":"http_auth_password c4nary; http_auth_user"}]}"#;
@@ -376,9 +395,13 @@ async fn exactly_one_page_with_parameters_ignored_or_refused() {
 
 #[tokio::test]
 async fn repeated_pages_end_and_endless_ones_are_an_error() {
-    let page = listed((0..500).chain(0..500));
-    let bench = Bench::new(&[(200, &listed(0..100)), (200, &page), (200, &page)]);
-    assert_eq!(bench.all().await.unwrap().len(), 500);
+    let page = listed((0..50).chain(0..50));
+    let bench = Bench::new(&[(200, &page), (200, &page), (200, &page)]);
+    assert_eq!(bench.all().await.unwrap().len(), 50);
+
+    let full = listed(0..LARGEST_PAGE as u64);
+    let bench = Bench::new(&[(200, &listed(0..100)), (200, &full), (200, &full)]);
+    assert_eq!(bench.all().await.unwrap_err().class, ErrorClass::Unexpected);
 
     let pages: Vec<_> = (0..=MOST_PAGES as u64)
         .map(|page| listed(page * 100..(page + 1) * 100))
@@ -452,6 +475,11 @@ async fn a_removal_is_checked_the_first_time() {
         "an answer that did nothing"
     );
     assert_eq!(bench.knows(Finding::ThuliumDelete), Some(Learned::Unsupported));
+
+    // Later its word is enough, but not that of something in between.
+    let bench = Bench::new(&[(204, ""), (200, "[]"), (200, "<html>"), (200, &listed([5]))]);
+    assert_eq!(bench.remove().await.unwrap(), Removal::Removed);
+    assert_eq!(bench.remove().await.unwrap(), Removal::LeftInPlace);
 }
 
 #[tokio::test]

@@ -76,31 +76,41 @@ pub(super) fn created(body: &[u8], want: &Desired) -> Result<Remote, ProviderErr
 #[derive(Deserialize)]
 pub(super) struct Hook {
     pub(super) id: Id,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shown")]
     actions: Option<BTreeSet<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shown")]
     subscription_url: Option<String>,
     #[serde(default, deserialize_with = "shown")]
     http_auth_user: Option<String>,
 }
 
 impl Hook {
-    /// In our words. `url`: what to take where none is shown.
-    pub(super) fn remote(self, url: Option<&str>) -> Remote {
-        let shown = self
-            .subscription_url
-            .or_else(|| url.map(str::to_owned))
-            .unwrap_or_default();
+    /// One entry of a list. `None`: it does not show what it is about. Taken for something else, it would be
+    /// registered a second time.
+    pub(super) fn listed(self) -> Option<(u64, Remote)> {
+        let shown = self.actions.is_some() && self.subscription_url.is_some();
+        shown.then(|| (self.id.0, self.remote(None)))
+    }
+
+    /// In our words. `sent`: the URL that was sent, for an answer that does not show what it is about.
+    pub(super) fn remote(self, sent: Option<&str>) -> Remote {
+        let shown = self.subscription_url.filter(|url| !url.is_empty());
+        let events = self.actions.filter(|events| sent.is_none() || !events.is_empty());
         Remote {
-            events: self.actions,
+            events,
             basic_auth_user: self.http_auth_user,
-            ..Remote::new(self.id.0.to_string(), shown)
+            ..Remote::new(
+                self.id.0.to_string(),
+                shown.or_else(|| sent.map(str::to_owned)).unwrap_or_default(),
+            )
         }
     }
 }
 
-/// A text that is there; `null` is shown as empty, and so differs from one that is left out.
-fn shown<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+/// A value that is there; `null` is shown as empty, and so differs from one that is left out.
+fn shown<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     Ok(Some(Option::deserialize(deserializer)?.unwrap_or_default()))
 }
 
