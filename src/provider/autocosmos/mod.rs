@@ -170,7 +170,7 @@ async fn read(
 ) -> Result<Option<(Remote, Map<String, Value>)>, ProviderError> {
     let path = topic_path(Operation::Read, &topic.0)?;
     match ask(call, Operation::Read, Method::Get, &path, None).await? {
-        Ok(response) => wire::read(Operation::Read, &topic.0, &response).map(Some),
+        Ok(response) => wire::read(&topic.0, &response).map(Some),
         Err(error) if error.class == ErrorClass::TargetNotFound => Ok(None),
         Err(error) => Err(error),
     }

@@ -128,8 +128,18 @@ fn remote_of(topic: &str, object: &Map<String, Value>) -> Result<Remote, ()> {
     })
 }
 
-/// What is configured, and the answer itself for [`delete_link`].
-pub(super) fn read(
+/// What is configured, and the answer itself for [`delete_link`]. It must show where deliveries go: nothing shown is
+/// not the same as nothing there, which anybody may take.
+pub(super) fn read(topic: &str, response: &Response) -> Result<(Remote, Map<String, Value>), ProviderError> {
+    let operation = Operation::Read;
+    let (remote, object) = parse(operation, topic, response)?;
+    if member(&object, "Callback").is_none() {
+        return Err(ProviderError::unexpected(operation, "it shows no Callback"));
+    }
+    Ok((remote, object))
+}
+
+fn parse(
     operation: Operation,
     topic: &str,
     response: &Response,
@@ -155,7 +165,7 @@ pub(super) fn written(
             ..Remote::new(topic, want.url.clone())
         });
     }
-    read(operation, topic, response).map(|(remote, _)| remote)
+    parse(operation, topic, response).map(|(remote, _)| remote)
 }
 
 /// Path and query, to be appended to `base`, of a link by which this very configuration says that it can be
@@ -287,7 +297,7 @@ mod tests {
     fn the_documented_answer() {
         let body = SEED.strip_suffix('}').unwrap();
         let links = r#""_links":{"rel1":{"href":"/v3/appnotificaciones/somevalue"},"rel2":{"href":"/v3/appnotificaciones/somevalue","method":"PUT"}}"#;
-        let (remote, object) = read(Operation::Create, "t", &answer(&format!("{body},{links}}}"))).unwrap();
+        let (remote, object) = read("t", &answer(&format!("{body},{links}}}"))).unwrap();
         assert!(crate::domain::remote::differences(&seed(), &remote).is_empty());
         assert_eq!(
             (remote.id.0.as_str(), remote.state, remote.secret),
@@ -301,7 +311,7 @@ mod tests {
 
     #[test]
     fn names_in_any_case_and_flags_in_any_form() {
-        let read = |body: &str| read(Operation::Read, "t", &answer(body)).map(|(remote, _)| remote);
+        let read = |body: &str| parse(Operation::Update, "t", &answer(body)).map(|(remote, _)| remote);
         let odd = read(
             r#"{"callback":"https://a/","ACTIVO":0,"description":null,"secret":"kr0kodil","headerCustom01":{"name":"A","VALUE":null},"headercustom02":{"Name":""},"x":[]}"#,
         )
@@ -339,11 +349,12 @@ mod tests {
             "<html>",
             r#"{"Status":200}"#,
             r#"{"Callback":1}"#,
+            r#"{"Activo":true}"#,
             r#"{"Callback":"https://a/","Activo":2}"#,
             r#"{"Callback":"https://a/","HeaderCustom01":"X"}"#,
             r#"{"Callback":"https://a/","Description":{}}"#,
         ] {
-            let error = read(Operation::Read, "t", &answer(body)).unwrap_err();
+            let error = read("t", &answer(body)).unwrap_err();
             assert_eq!(error.class, ErrorClass::Unexpected, "{body}");
         }
     }
