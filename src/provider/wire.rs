@@ -9,25 +9,28 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{Effect, ErrorClass, Operation, ProviderError};
 use crate::net::Response;
 
+/// Far beyond any id that was seen; an annotation could hold a thousand times as much.
+const LONGEST_ID: usize = 253;
+
 /// An id as an upstream writes it, number or string, kept as text: `7` and `"7"` are the same. Numbers keep all
 /// their digits, because two long ids must not become one by rounding.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WireId(pub(super) String);
 
 impl WireId {
-    /// `None`: neither a whole number nor a string with something in it.
+    /// `None`: neither a whole number nor a string of 1 to [`LONGEST_ID`] bytes of letters, digits and punctuation.
+    /// An id goes into an annotation, Events and logs: one that does not fit there, or that would break a line or
+    /// turn its direction, is none.
     pub(super) fn read(raw: &str) -> Option<Self> {
-        let text = if raw.starts_with('"') {
-            serde_json::from_str::<String>(raw).ok()?
+        let fits = |c: char| c.is_alphanumeric() || c.is_ascii_punctuation();
+        let (text, fits) = if raw.starts_with('"') {
+            let text = serde_json::from_str::<String>(raw).ok()?;
+            let fits = !text.is_empty() && text.chars().all(fits);
+            (text, fits)
         } else {
-            raw.to_owned()
+            (raw.to_owned(), is_whole_number(raw))
         };
-        let fits = if raw.starts_with('"') {
-            !text.trim().is_empty()
-        } else {
-            is_whole_number(&text)
-        };
-        fits.then_some(Self(text))
+        (fits && text.len() <= LONGEST_ID).then_some(Self(text))
     }
 }
 
@@ -181,8 +184,21 @@ mod tests {
             "[]",
             "{}",
             "{\"id\":1}",
+            r#""a b""#,
+            r#""a\n2026-01-01 INFO forged""#,
+            r#""\u001b[31mred""#,
+            r#""\u202egnp.exe""#,
+            r#""a\u0000""#,
         ] {
             assert_eq!(read(raw), None, "{raw}");
+        }
+        for (length, id) in [(LONGEST_ID, true), (LONGEST_ID + 1, false)] {
+            assert_eq!(read(&"7".repeat(length)).is_some(), id, "{length}");
+            assert_eq!(
+                read(&format!("\"{}\"", "x".repeat(length))).is_some(),
+                id,
+                "{length}"
+            );
         }
     }
 
