@@ -7,3 +7,4 @@ mod conpeek;
 mod ricloud;
 mod rig;
 mod thulium;
+mod trouble;
