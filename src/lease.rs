@@ -62,7 +62,7 @@ pub const SAFETY_MARGIN: Duration = Duration::from_secs(2);
 
 /// Pause between two looks at a Lease that somebody else holds, and between two attempts that failed. Together
 /// with [`POLL_JITTER`] it is how late a takeover or a hand-over may be.
-const POLL: Duration = Duration::from_millis(1600);
+const POLL: Duration = Duration::from_millis(1500);
 
 /// Largest random addition to [`POLL`].
 const POLL_JITTER: Duration = Duration::from_millis(400);

@@ -315,6 +315,30 @@ async fn a_holder_that_cannot_renew_stops_before_another_begins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whenever_the_last_renewal_came_a_dead_holder_is_followed_within_two_seconds() {
+    for _ in 0..200 {
+        let server = Shared::<Server>::default();
+        server
+            .lock()
+            .unwrap()
+            .store(foreign_lease("dead", Timestamp::now()));
+        let mut replica = Replica::start(&server, "a");
+        sleep(Duration::from_secs(8).mul_f64(fastrand::f64())).await;
+        server
+            .lock()
+            .unwrap()
+            .store(foreign_lease("dead", Timestamp::now()));
+        let last = Instant::now();
+        replica.wait_until_leading().await;
+        let took = last.elapsed();
+        assert!(
+            took >= DURATION && took <= DURATION + Duration::from_secs(2),
+            "{took:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stuck_task_does_not_keep_the_fence_open() {
     let fence = LeaseFence::default();
     fence.open_until(Instant::now() + Duration::from_secs(13));
