@@ -16,7 +16,8 @@ pub enum Phase {
     Prepare,
     /// Looking up the name (with a proxy: the proxy's name).
     Resolve,
-    /// Making the TCP connection; a time limit also falls here when it ends a TLS handshake or a proxy's answer.
+    /// Making the TCP connection; a time limit also falls here when it ends a proxy's answer, or a TLS handshake of
+    /// a client that keeps its connections.
     Connect,
     /// The TLS handshake.
     Tls,
@@ -51,6 +52,8 @@ pub enum ConnectProblem {
     Unreachable,
     /// Closed by the other side before the connection was usable.
     Closed,
+    /// This machine has no socket, port or memory left for it: says nothing about the other side.
+    Exhausted,
     /// Anything else; with a proxy mostly its refusal to connect to the upstream.
     Other,
 }
@@ -108,6 +111,7 @@ impl HttpErrorKind {
             Self::Connect(ConnectProblem::Refused) => "the connection was refused",
             Self::Connect(ConnectProblem::Unreachable) => "the host is unreachable",
             Self::Connect(ConnectProblem::Closed) => "the connection was closed before it was usable",
+            Self::Connect(ConnectProblem::Exhausted) => "the operator has no socket left for the connection",
             Self::Connect(ConnectProblem::Other) => "the connection could not be made",
             Self::Tls(TlsProblem::Expired) => "the TLS certificate has expired or is not valid yet",
             Self::Tls(TlsProblem::WrongHost) => "the TLS certificate is for another host",

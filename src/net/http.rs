@@ -9,32 +9,28 @@
 //! Plain HTTP has a client, and so a connection pool, of its own for each [`PlainHttp`] rule: a connection that a
 //! probe may use must not be picked up by a call with credentials.
 
-use std::{
-    error::Error as StdError,
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+mod connect;
+mod failure;
 
-use futures::future::BoxFuture;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::{
-    CertificateError, ClientConfig, RootCertStore,
+    ClientConfig, RootCertStore,
+    client::Resumption,
     pki_types::{CertificateDer, pem::PemObject},
 };
 use tokio::time::{Instant, timeout_at};
-use tower::{Layer, Service};
 
+use self::{
+    connect::{CALL, CallState, GuardedResolver, NoSessions, WatchLayer},
+    failure::{Failure, classify_body},
+};
 use super::{
-    error::{ConnectProblem, HttpError, HttpErrorKind, Phase, SetupError, TlsProblem},
+    error::{HttpError, HttpErrorKind, Phase, SetupError},
     guard::AddressPolicy,
     message::{Limit, Method, PlainHttp, Request, Response},
-    resolve::{Resolve, ResolveError, Rule, SystemResolver, resolve_checked},
+    resolve::{Resolve, Rule, SystemResolver},
     url::CheckedUrl,
 };
 
@@ -63,8 +59,6 @@ const TRANSPORT_HEADERS: [&str; 12] = [
     "accept-encoding",
 ];
 
-type BoxError = Box<dyn StdError + Send + Sync>;
-
 /// Settings of an [`HttpClient`].
 pub struct HttpClientBuilder {
     policy: AddressPolicy,
@@ -72,6 +66,7 @@ pub struct HttpClientBuilder {
     ca_bundle: Option<Vec<u8>>,
     proxy: Option<CheckedUrl>,
     connect_timeout: Duration,
+    anew: bool,
 }
 
 impl HttpClientBuilder {
@@ -104,6 +99,14 @@ impl HttpClientBuilder {
         self
     }
 
+    /// Connects anew for each request, TLS handshake and all, as a probe must: a connection or session that is used
+    /// again hides a name that is gone and a certificate that has expired.
+    #[must_use]
+    pub fn connect_anew(mut self) -> Self {
+        self.anew = true;
+        self
+    }
+
     /// Makes the client. Connects nothing.
     ///
     /// # Errors
@@ -112,7 +115,11 @@ impl HttpClientBuilder {
         if let Some(addr) = self.proxy.as_ref().and_then(CheckedUrl::literal) {
             self.policy.check(addr).map_err(SetupError::ProxyBlocked)?;
         }
-        let tls = tls_config(self.ca_bundle.as_deref())?;
+        let mut tls = tls_config(self.ca_bundle.as_deref())?;
+        if self.anew {
+            tls.resumption = Resumption::store(Arc::new(NoSessions));
+        }
+        let idle = if self.anew { 0 } else { POOL_MAX_IDLE_PER_HOST };
         let policy = Arc::new(self.policy);
         let client = |rule| {
             let resolver = GuardedResolver {
@@ -121,7 +128,13 @@ impl HttpClientBuilder {
                 rule,
                 within: self.connect_timeout,
             };
-            library_client(tls.clone(), resolver, self.proxy.as_ref(), self.connect_timeout)
+            library_client(
+                tls.clone(),
+                resolver,
+                self.proxy.as_ref(),
+                self.connect_timeout,
+                idle,
+            )
         };
         Ok(HttpClient {
             shared: Arc::new(Shared {
@@ -159,6 +172,7 @@ fn library_client(
     resolver: GuardedResolver,
     proxy: Option<&CheckedUrl>,
     connect_timeout: Duration,
+    max_idle: usize,
 ) -> Result<reqwest::Client, SetupError> {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("webhook-operator/", env!("CARGO_PKG_VERSION")))
@@ -174,7 +188,7 @@ fn library_client(
         .http1_only()
         .http1_max_headers(MAX_RESPONSE_HEADERS)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .pool_max_idle_per_host(POOL_MAX_IDLE_PER_HOST);
+        .pool_max_idle_per_host(max_idle);
     let builder = match proxy {
         None => builder,
         Some(url) => {
@@ -220,6 +234,7 @@ impl HttpClient {
             ca_bundle: None,
             proxy: None,
             connect_timeout: CONNECT_TIMEOUT,
+            anew: false,
         }
     }
 
@@ -246,10 +261,7 @@ impl HttpClient {
         } else {
             &self.shared.open
         };
-        let call = Arc::new(CallState {
-            until,
-            progress: AtomicU8::new(0),
-        });
+        let call = Arc::new(CallState::new(until));
         let exchange = Box::pin(CALL.scope(Arc::clone(&call), client.execute(prepared)));
         let response = match timeout_at(until, exchange).await {
             Err(_) => return Err(fail.sent(HttpErrorKind::Timeout, Phase::Exchange)),
@@ -260,16 +272,15 @@ impl HttpClient {
 
         let status = response.status().as_u16();
         let headers = read_headers(response.headers());
-        let body = match (
-            timeout_at(until, Box::pin(read_body(response, limit))).await,
-            limit,
-        ) {
-            (Ok(Ok(body)), _) => body,
-            (_, Limit::Discard) => Vec::new(),
-            (Ok(Err(problem)), _) => return Err(fail.sent(problem, Phase::Body)),
-            (Err(_), _) => return Err(fail.sent(HttpErrorKind::Timeout, Phase::Body)),
+        let read = timeout_at(until, Box::pin(read_body(response, limit))).await;
+        let (body, fault) = match read.unwrap_or(Err(HttpErrorKind::Timeout)) {
+            Ok(body) => (body, None),
+            Err(fault) if limit == Limit::Discard => (Vec::new(), Some(fault)),
+            Err(fault) => return Err(fail.sent(fault, Phase::Body)),
         };
-        Ok(Response::new(status, headers, body).with_elapsed(started.elapsed()))
+        Ok(Response::new(status, headers, body)
+            .with_body_fault(fault)
+            .with_elapsed(started.elapsed()))
     }
 
     /// Judges what can be judged without a lookup, and gives the rule for the addresses of a name.
@@ -308,6 +319,12 @@ impl HttpClient {
     }
 }
 
+/// Whether the transport sets this header itself, so that a [`Request`] with it is refused. In whatever case.
+#[must_use]
+pub fn is_transport_header(name: &str) -> bool {
+    TRANSPORT_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
 /// Turns our request into the library's; nothing if a header is not to be sent.
 fn prepare(request: &mut Request) -> Option<reqwest::Request> {
     let method = match request.method() {
@@ -320,7 +337,7 @@ fn prepare(request: &mut Request) -> Option<reqwest::Request> {
     let mut headers = HeaderMap::new();
     for (name, value) in request.exposed_headers() {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-        if TRANSPORT_HEADERS.contains(&name.as_str()) {
+        if is_transport_header(name.as_str()) {
             return None;
         }
         let mut value = HeaderValue::from_bytes(value.as_bytes()).ok()?;
@@ -373,248 +390,4 @@ async fn read_body(mut response: reqwest::Response, limit: Limit) -> Result<Vec<
         body.extend_from_slice(&chunk);
     }
     Ok(body)
-}
-
-// ----- what the library does not tell: how far a connection came -----
-
-/// Values of [`CallState::progress`].
-const RESOLVING: u8 = 1;
-const RESOLVED: u8 = 2;
-
-/// One call as seen from inside the library, where resolver and connector run.
-struct CallState {
-    until: Instant,
-    progress: AtomicU8,
-}
-
-tokio::task_local! {
-    /// Only for time limits and messages. The guard itself does not depend on it.
-    static CALL: Arc<CallState>;
-}
-
-/// Our resolver in the library's terms.
-struct GuardedResolver {
-    resolver: Arc<dyn Resolve>,
-    policy: Arc<AddressPolicy>,
-    rule: Rule,
-    within: Duration,
-}
-
-impl reqwest::dns::Resolve for GuardedResolver {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let call = CALL.try_with(Arc::clone).ok();
-        let (resolver, policy) = (Arc::clone(&self.resolver), Arc::clone(&self.policy));
-        let (rule, within) = (self.rule, self.within);
-        Box::pin(async move {
-            let mark = |progress| {
-                if let Some(call) = &call {
-                    call.progress.store(progress, Ordering::Relaxed);
-                }
-            };
-            mark(RESOLVING);
-            let found = resolve_checked(&*resolver, &policy, rule, name.as_str(), within).await?;
-            mark(RESOLVED);
-            // Port 0: the library puts the URL's in.
-            let addrs = found.into_iter().map(|addr| SocketAddr::new(addr, 0));
-            Ok(Box::new(addrs) as reqwest::dns::Addrs)
-        })
-    }
-}
-
-/// Ends a connection attempt that takes too long, from inside of the connector: the library then knows that the
-/// request was never sent, which it could not say if the call were given up from outside.
-#[derive(Clone)]
-struct WatchLayer {
-    connect_timeout: Duration,
-}
-
-impl<S> Layer<S> for WatchLayer {
-    type Service = Watch<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Watch {
-            inner,
-            connect_timeout: self.connect_timeout,
-        }
-    }
-}
-
-#[derive(Clone)]
-struct Watch<S> {
-    inner: S,
-    connect_timeout: Duration,
-}
-
-/// No connection in time.
-#[derive(Debug, thiserror::Error)]
-#[error("no connection in time")]
-struct ConnectTimedOut(Phase);
-
-impl<S, R> Service<R> for Watch<S>
-where
-    S: Service<R, Error = BoxError>,
-    S::Future: Send + 'static,
-    S::Response: 'static,
-{
-    type Response = S::Response;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<S::Response, BoxError>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, target: R) -> Self::Future {
-        let call = CALL.try_with(Arc::clone).ok();
-        let now = Instant::now();
-        let limit = now.checked_add(self.connect_timeout).unwrap_or(now);
-        let until = call.as_ref().map_or(limit, |call| call.until.min(limit));
-        let connecting = self.inner.call(target);
-        Box::pin(async move {
-            if let Ok(done) = timeout_at(until, connecting).await {
-                return done;
-            }
-            let resolving = call.is_some_and(|call| call.progress.load(Ordering::Relaxed) == RESOLVING);
-            let phase = if resolving { Phase::Resolve } else { Phase::Connect };
-            Err(Box::new(ConnectTimedOut(phase)) as BoxError)
-        })
-    }
-}
-
-// ----- failures -----
-
-/// Makes errors that name the origin.
-struct Failure {
-    origin: String,
-}
-
-impl Failure {
-    fn unsent(&self, kind: HttpErrorKind) -> HttpError {
-        HttpError::not_sent(kind, Phase::Prepare, self.origin.clone())
-    }
-
-    fn sent(&self, kind: HttpErrorKind, phase: Phase) -> HttpError {
-        HttpError::maybe_sent(kind, phase, self.origin.clone())
-    }
-
-    /// Reads an error of the exchange. Only what happened while connecting is known not to have been sent.
-    fn classify(&self, error: &reqwest::Error) -> HttpError {
-        if error.is_builder() {
-            return self.unsent(HttpErrorKind::InvalidRequest);
-        }
-        if error.is_connect() {
-            let (kind, phase) = classify_connect(error);
-            return HttpError::not_sent(kind, phase, self.origin.clone());
-        }
-        self.sent(classify_exchange(error), Phase::Exchange)
-    }
-}
-
-/// Goes through an error and its causes, those inside of I/O errors included, which `source` skips.
-fn find<'a, T>(
-    error: &'a (dyn StdError + 'static),
-    pick: impl Fn(&'a (dyn StdError + 'static)) -> Option<T>,
-) -> Option<T> {
-    let mut next = Some(error);
-    while let Some(current) = next {
-        if let Some(found) = pick(current) {
-            return Some(found);
-        }
-        next = match current.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => current.source(),
-        };
-    }
-    None
-}
-
-fn classify_connect(error: &reqwest::Error) -> (HttpErrorKind, Phase) {
-    if let Some(problem) = find(error, |cause| cause.downcast_ref::<ResolveError>().copied()) {
-        let kind = match problem {
-            ResolveError::Failed => HttpErrorKind::Resolve,
-            ResolveError::TimedOut => HttpErrorKind::Timeout,
-            ResolveError::Blocked(class) => HttpErrorKind::Blocked(class),
-        };
-        return (kind, Phase::Resolve);
-    }
-    if let Some(phase) = find(error, |cause| {
-        cause.downcast_ref::<ConnectTimedOut>().map(|out| out.0)
-    }) {
-        return (HttpErrorKind::Timeout, phase);
-    }
-    if let Some(problem) = find(error, |cause| {
-        cause.downcast_ref::<rustls::Error>().map(tls_problem)
-    }) {
-        return (HttpErrorKind::Tls(problem), Phase::Tls);
-    }
-    let problem = match io_kind(error) {
-        Some(io::ErrorKind::TimedOut) => return (HttpErrorKind::Timeout, Phase::Connect),
-        Some(io::ErrorKind::ConnectionRefused) => ConnectProblem::Refused,
-        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
-            ConnectProblem::Unreachable
-        }
-        Some(
-            io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::UnexpectedEof,
-        ) => ConnectProblem::Closed,
-        _ => ConnectProblem::Other,
-    };
-    (HttpErrorKind::Connect(problem), Phase::Connect)
-}
-
-fn tls_problem(error: &rustls::Error) -> TlsProblem {
-    match error {
-        rustls::Error::InvalidCertificate(problem) => match problem {
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => TlsProblem::Expired,
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                TlsProblem::WrongHost
-            }
-            // A bad signature is an authority of the right name with another key: mostly one that was made anew.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsProblem::UnknownIssuer,
-            _ => TlsProblem::Other,
-        },
-        rustls::Error::InvalidMessage(_) => TlsProblem::NotTls,
-        _ => TlsProblem::Other,
-    }
-}
-
-fn classify_exchange(error: &reqwest::Error) -> HttpErrorKind {
-    if error.is_timeout() {
-        return HttpErrorKind::Timeout;
-    }
-    if let Some(problem) = find(error, |cause| {
-        cause.downcast_ref::<rustls::Error>().map(tls_problem)
-    }) {
-        return HttpErrorKind::Tls(problem);
-    }
-    if find(error, |cause| {
-        cause.downcast_ref::<hyper::Error>().map(hyper::Error::is_parse)
-    }) == Some(true)
-    {
-        return HttpErrorKind::Protocol;
-    }
-    HttpErrorKind::Reset
-}
-
-fn classify_body(error: &reqwest::Error) -> HttpErrorKind {
-    let broken = find(error, |cause| cause.downcast_ref::<hyper::Error>().map(|_| ()));
-    // What is wrong with the bytes and not with the connection comes from the decompression.
-    if broken.is_none() && error.is_decode() {
-        HttpErrorKind::Decode
-    } else {
-        classify_exchange(error)
-    }
-}
-
-/// The first telling kind among the I/O errors that caused this one.
-fn io_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
-    find(error, |cause| {
-        let kind = cause.downcast_ref::<io::Error>()?.kind();
-        (kind != io::ErrorKind::Other).then_some(kind)
-    })
 }

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{secret::SecretText, url::CheckedUrl};
+use super::{error::HttpErrorKind, secret::SecretText, url::CheckedUrl};
 
 /// Time for one call where the provider names none: below the pod's termination grace.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -55,8 +55,8 @@ pub enum Limit {
     Object,
     /// A list: 32 MiB; more is an error.
     List,
-    /// A probe: up to 64 KiB are read and thrown away. The answer counts by its head: a body that is longer,
-    /// broken or slow is no error.
+    /// A probe: up to 64 KiB are read and thrown away; more is no error. A body that is broken or too slow is none
+    /// either, because the head has arrived: [`Response::body_fault`] says so.
     Discard,
     /// So many bytes; more is an error.
     Bytes(usize),
@@ -248,6 +248,7 @@ pub struct Response {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    body_fault: Option<HttpErrorKind>,
     elapsed: Duration,
 }
 
@@ -259,8 +260,16 @@ impl Response {
             status,
             headers,
             body: body.into(),
+            body_fault: None,
             elapsed: Duration::ZERO,
         }
+    }
+
+    /// Sets what kept the body from arriving whole.
+    #[must_use]
+    pub fn with_body_fault(mut self, fault: Option<HttpErrorKind>) -> Self {
+        self.body_fault = fault;
+        self
     }
 
     /// Sets how long the call took.
@@ -308,6 +317,13 @@ impl Response {
     #[must_use]
     pub fn into_body(self) -> Vec<u8> {
         self.body
+    }
+
+    /// What kept a body that is thrown away ([`Limit::Discard`]) from arriving: it was too slow, or broke off. Bodies
+    /// that are wanted fail the call instead.
+    #[must_use]
+    pub fn body_fault(&self) -> Option<HttpErrorKind> {
+        self.body_fault
     }
 
     /// From the start of the call to the last byte of the answer.

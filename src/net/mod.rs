@@ -17,9 +17,9 @@ pub mod url;
 pub use self::{
     error::{ConnectProblem, HttpError, HttpErrorKind, Phase, SetupError, TlsProblem},
     guard::{AddressPolicy, AllowListError, Refused},
-    http::{HttpClient, HttpClientBuilder},
+    http::{HttpClient, HttpClientBuilder, is_transport_header},
     message::{Limit, Method, PlainHttp, Request, Response, retry_after},
-    resolve::{Resolve, ResolveError, SystemResolver},
+    resolve::{Resolve, ResolveError, SharedLookups, SystemResolver},
     secret::SecretText,
     url::{CheckedUrl, UrlProblem},
 };

@@ -99,10 +99,8 @@ async fn an_endless_body_is_cut_at_its_limit() {
         assert_failed(result, HttpErrorKind::BodyTooLarge(bytes), Phase::Body, true);
     }
     let discarded = post(&format!("http://{addr}/")).limit(Limit::Discard);
-    assert_eq!(
-        client(&["127.0.0.1"]).send(discarded).await.unwrap().status(),
-        200
-    );
+    let discarded = client(&["127.0.0.1"]).send(discarded).await.unwrap();
+    assert_eq!((discarded.status(), discarded.body_fault()), (200, None));
 }
 
 #[tokio::test]
@@ -230,7 +228,10 @@ async fn slow_answers_end_at_the_time_limit() {
         true,
     );
     let probe = hurried(&open, post(&drip).limit(Limit::Discard)).await.unwrap();
-    assert_eq!(probe.status(), 200);
+    assert_eq!(
+        (probe.status(), probe.body_fault()),
+        (200, Some(HttpErrorKind::Timeout))
+    );
 
     let headers = dripping("HTTP/1.1 200 OK\r\nX-Slow: ").await;
     assert_failed(
@@ -337,4 +338,38 @@ async fn a_call_without_time_is_not_made() {
             .is_success()
     );
     assert_eq!(counter.get(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_connects_anew_does_so_each_time_and_tells_a_handshake_that_hangs() {
+    let policy = super::support::policy(&["127.0.0.1"]);
+    let anew = HttpClient::builder(policy).connect_anew().build().unwrap();
+    let (addr, counter) = server(|mut stream: TcpStream| async move {
+        loop {
+            if read_request(&mut stream).await.is_empty() {
+                return;
+            }
+            let kept = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+            let _ = stream.write_all(kept.as_bytes()).await;
+        }
+    })
+    .await;
+    let target = format!("http://{addr}/");
+    // The control: others keep their connection.
+    let keeping = client(&["127.0.0.1"]);
+    for (client, connections) in [(&keeping, 1), (&anew, 3)] {
+        let before = counter.get();
+        for _ in 0..3 {
+            client.send(post(&target)).await.unwrap();
+        }
+        assert_eq!(counter.get() - before, connections);
+    }
+
+    let (addr, _) = server(|stream: TcpStream| async move {
+        let _stream = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let hanging = hurried(&anew, post(&format!("https://{addr}/"))).await;
+    assert_failed(hanging, HttpErrorKind::Timeout, Phase::Tls, false);
 }
