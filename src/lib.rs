@@ -1,11 +1,12 @@
 //! The library behind the `webhook-operator` binary. The modules in the order in which a newcomer should read
-//! them: what users write ([`api`]), what to do about it ([`domain`]), whom to call ([`provider`]) and how
-//! ([`net`]), and the thin shell that brings them together ([`controller`]). The rest surrounds it.
+//! them: what users write ([`api`]), what to do about it ([`domain`]), whom to call ([`provider`]), how
+//! ([`net`]), what to send to a receiver ([`probe`]), and the thin shell that brings them together ([`controller`]). The rest surrounds it.
 
 pub mod api;
 pub mod controller;
 pub mod domain;
 pub mod net;
+pub mod probe;
 pub mod provider;
 
 pub mod check;

@@ -130,6 +130,9 @@ impl Pass {
         self.publish(want, &found, secret, test).await?;
         // The verdict may have been the one too many.
         let more = !used || self.switch_is_due();
+        if !more {
+            self.probe().await?;
+        }
         Ok(if more { Some(Duration::ZERO) } else { self.next() })
     }
 
@@ -367,6 +370,7 @@ impl Pass {
             found.remote.as_ref().and_then(|remote| remote.state),
             found.deactivated_by,
         );
+        let state = self.state_by_probe(state, tested);
         let tally = Tally {
             spec: &self.webhook.spec,
             status: &old,

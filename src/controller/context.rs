@@ -15,7 +15,9 @@ use kube::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{accounts::Accounts, breaker::Breakers, index::Index, memory::Memories, watches::Stores};
+use super::{
+    accounts::Accounts, breaker::Breakers, index::Index, memory::Memories, prober::Job, watches::Stores,
+};
 use crate::{
     api::{
         ClusterWebhookProvider, Webhook, WebhookProvider,
@@ -30,7 +32,8 @@ use crate::{
     provider::{Account, Call, Fence, Observer, Operation, Standing, transport::Transport},
 };
 
-/// Makes transports; the operator's makes HTTP clients behind the address guard, a test's models of upstreams.
+/// Makes transports; the operator's makes HTTP clients behind the address guard, a test's models of upstreams and
+/// receivers.
 pub trait Transports: Send + Sync {
     /// A transport with these extra trust roots (PEM) through this proxy.
     ///
@@ -42,6 +45,10 @@ pub trait Transports: Send + Sync {
         ca_bundle: Option<Vec<u8>>,
         proxy: Option<CheckedUrl>,
     ) -> Result<Arc<dyn Transport>, SetupError>;
+
+    /// The transport of probes: to receivers, each request on a connection of its own, through no proxy and with
+    /// nobody's trust roots but the built-in ones.
+    fn probes(&self) -> Arc<dyn Transport>;
 }
 
 /// What passes may be told at start.
@@ -110,6 +117,8 @@ pub struct Context {
     pub wake: Wake,
     /// Makes transports.
     pub transports: Arc<dyn Transports>,
+    /// Takes probes to be sent; see [`prober::run`](super::prober::run).
+    pub probes: mpsc::UnboundedSender<Job>,
     /// Options.
     pub settings: Settings,
     /// How many passes may work at once; one that waits for a turn at an upstream does not count.

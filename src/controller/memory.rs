@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
+use super::prober::ProbeMemory;
 use crate::{
     api::Webhook,
     domain::{breaker::Counted, remote::TaskId},
@@ -44,6 +45,8 @@ pub struct Memory {
     latest: Option<Arc<Webhook>>,
     /// When this process first saw it.
     pub first_seen: Instant,
+    /// The same by the wall clock.
+    pub first_seen_at: Timestamp,
     /// Failed attempts in a row.
     pub failures: u32,
     /// No attempt before this (`None`: none at all), as long as the inputs are these.
@@ -64,6 +67,8 @@ pub struct Memory {
     pub removed: bool,
     /// The upstream's test.
     pub test: TestMemory,
+    /// The operator's own test of the receiver.
+    pub probe: ProbeMemory,
     /// When the Secret for a secret made by the upstream was written; the watch may not have delivered it yet.
     pub published: Option<Instant>,
     /// One more change is to be made at the upstream, in a pass of its own.
@@ -79,6 +84,7 @@ impl Memory {
         Self {
             latest: None,
             first_seen: Instant::now(),
+            first_seen_at: now,
             failures: 0,
             hold: None,
             wanted: None,
@@ -89,6 +95,7 @@ impl Memory {
             cannot_reactivate: false,
             removed: false,
             test: TestMemory::default(),
+            probe: ProbeMemory::default(),
             published: None,
             unfinished: false,
             farewell: None,

@@ -15,6 +15,8 @@ pub mod hash_key;
 pub mod index;
 pub mod memory;
 pub mod patch;
+pub mod prober;
+mod probing;
 pub mod providers;
 pub mod publish;
 mod queue;
@@ -54,7 +56,7 @@ use crate::{
     health::{Liveness, Readiness, Server},
     lease::{self, Lease},
     metrics::Metrics,
-    net::{AddressPolicy, CheckedUrl, HttpClient, SetupError},
+    net::{AddressPolicy, CheckedUrl, HttpClient, SetupError, SharedLookups, SystemResolver},
     provider::{Fence, NoFence, transport::Transport},
 };
 
@@ -64,6 +66,12 @@ const DRAIN: Duration = Duration::from_secs(25);
 /// The API server may be silent for this long before a connection counts as dead. Watches end by themselves
 /// before that.
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Longest time of a probe: what the schema takes as `spec.test.timeout`.
+const LONGEST_PROBE: Duration = Duration::from_secs(30);
+
+/// Names of receivers that are looked up at once, each name once: dead ones take the resolver many seconds.
+const PROBE_LOOKUPS: usize = 256;
 
 /// How often the main loop says that it is alive, and after what silence it is not.
 const BEAT: Duration = Duration::from_secs(5);
@@ -116,13 +124,22 @@ pub struct Ground {
 struct HttpTransports {
     policy: AddressPolicy,
     plain: Arc<HttpClient>,
+    probes: Arc<HttpClient>,
 }
 
 impl HttpTransports {
     fn new(policy: &AddressPolicy) -> Result<Self, SetupError> {
+        let lookups = Arc::new(SystemResolver::with_lookups(PROBE_LOOKUPS));
+        let probes = HttpClient::builder(policy.clone())
+            .resolver(Arc::new(SharedLookups::new(lookups)))
+            .connect_anew()
+            // Each probe has a limit of its own, which covers this as well.
+            .connect_timeout(LONGEST_PROBE)
+            .build()?;
         Ok(Self {
             policy: policy.clone(),
             plain: Arc::new(HttpClient::builder(policy.clone()).build()?),
+            probes: Arc::new(probes),
         })
     }
 }
@@ -144,6 +161,10 @@ impl Transports for HttpTransports {
             builder = builder.proxy(proxy);
         }
         Ok(Arc::new(builder.build()?))
+    }
+
+    fn probes(&self) -> Arc<dyn Transport> {
+        Arc::clone(&self.probes) as Arc<dyn Transport>
     }
 }
 
@@ -350,6 +371,7 @@ pub async fn work(
     let (wake_webhooks, webhooks_woken) = mpsc::unbounded_channel();
     let (wake_providers, providers_woken) = mpsc::unbounded_channel();
     let (standings, standings_changed) = mpsc::unbounded_channel();
+    let (probes, probes_wanted) = mpsc::unbounded_channel();
     let reporter = Reporter {
         controller: FIELD_MANAGER.to_owned(),
         instance: Some(identity),
@@ -376,6 +398,7 @@ pub async fn work(
             providers: wake_providers,
         },
         transports,
+        probes,
         settings: Settings {
             deletion_deadline: options.deletion_deadline,
             protect_credentials: options.protect_credentials,
@@ -404,13 +427,14 @@ pub async fn work(
         },
     );
     let providers = providers::run(Arc::clone(&ctx), providers_woken, standings_changed);
+    let probing = prober::run(Arc::clone(&ctx), probes_wanted);
     let mut draining = stopping;
     let deadline = async {
         let _ = draining.wait_for(|stop| *stop).await;
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        _ = futures::future::join(webhooks, providers) => {}
+        _ = futures::future::join3(webhooks, providers, probing) => {}
         () = deadline => tracing::warn!("work in flight did not end in time; it is taken up again at the next start"),
     }
     watching.abort_all();

@@ -91,7 +91,10 @@ pub async fn reconcile(ctx: &Arc<Context>, object: &ObjectRef<Webhook>) -> Next 
         }
     };
     ctx.metrics.reconciled(result, began.elapsed());
-    next
+    // Tests keep their time whatever became of the pass: the receiver has nothing to do with the upstream.
+    let probe = memory.with(|memory| memory.probe.next);
+    let probe = probe.map(|next| next.saturating_duration_since(Instant::now()));
+    next.into_iter().chain(probe).min()
 }
 
 /// Backoff of failures that are not the upstream's.
@@ -104,6 +107,7 @@ fn retry_delay(memory: &MemoryCell, uid: &str) -> Duration {
 }
 
 async fn pass(ctx: &Arc<Context>, cached: Arc<Webhook>, memory: &MemoryCell) -> Result<Next, PassError> {
+    memory.with(|memory| memory.probe.next = None);
     let object = ObjectRef::from_obj(cached.as_ref());
     let mut webhook = memory.newest(cached);
     let mut turn = None;
@@ -308,6 +312,9 @@ async fn due(pass: &mut Pass) -> Result<Due, PassError> {
             }
         },
     }
+    if is_carried_out(pass) {
+        pass.probe().await?;
+    }
     let held = pass
         .memory
         .with(|memory| memory.hold.clone())
@@ -359,11 +366,13 @@ fn is_carried_out(pass: &Pass) -> bool {
             .is_none_or(|asked| Some(&bounds::request(asked)) == handled)
     };
     let lost = pass.secret_missing_for() == Some(Duration::ZERO);
+    // The operator's own test takes no look at the upstream.
+    let probed = pass.tester() == Tester::Operator && status.deactivated_by.is_none();
     is_settled(status, webhook.metadata.generation.unwrap_or_default())
         && matches!(pass.applied(), Applied::Same | Applied::OtherKey)
         && pass.recorded.mark.is_none()
         && handled(RECONCILE_REQUESTED_AT, status.last_handled_reconcile_at.as_ref())
-        && handled(TEST_REQUESTED_AT, status.last_handled_test_at.as_ref())
+        && (probed || handled(TEST_REQUESTED_AT, status.last_handled_test_at.as_ref()))
         && !pass.switch_is_due()
         && !lost
 }
@@ -371,8 +380,7 @@ fn is_carried_out(pass: &Pass) -> bool {
 /// Whether a test of the upstream has to be asked about, repeated or taken up again after a restart.
 fn test_due(pass: &Pass) -> bool {
     let status = pass.webhook.status.as_ref();
-    let capabilities = pass.upstream.capabilities();
-    if Tester::of(pass.webhook.test_mode(), capabilities.upstream_test) == Tester::Nobody {
+    if pass.tester() != Tester::Upstream {
         return false;
     }
     match pass.memory.with(|memory| memory.test.next) {

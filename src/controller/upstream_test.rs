@@ -63,17 +63,13 @@ impl Pass {
 
     /// Asks for a test, asks how it goes, or takes the verdict.
     pub(super) async fn test(&mut self, call: &Call<'_>, found: &mut Finding) -> TestOutcome {
-        let tester = Tester::of(
-            self.webhook.test_mode(),
-            self.upstream.capabilities().upstream_test,
-        );
+        let tester = self.tester();
+        if tester == Tester::Operator {
+            return self.probe_outcome(found);
+        }
         let (Tester::Upstream, Some(remote)) = (tester, found.remote.as_mut()) else {
-            let why = match self.webhook.test_mode() {
-                TestMode::None => "spec.test.mode is None",
-                _ => "the upstream has no test of its own",
-            };
             return TestOutcome {
-                said: (TestedReason::NotRun, why.to_owned()),
+                said: (TestedReason::NotRun, "spec.test.mode is None".to_owned()),
                 verdict: None,
                 handled: self.request(TEST_REQUESTED_AT),
             };

@@ -3,7 +3,10 @@
 //! What the schema already refuses is not repeated here, except where a manifest may have passed an older schema
 //! and a wrong value would do harm.
 
-use super::capabilities::{Capabilities, SecretRule, TargetRule};
+use super::{
+    capabilities::{Capabilities, SecretRule, TargetRule},
+    testing::Tester,
+};
 use crate::api::webhook::{
     DeletionPolicy, OnTestFailure, OnUpstreamDeactivation, SecretSource, TestMode, TestSpec, WebhookSpec,
 };
@@ -86,6 +89,7 @@ pub fn check(spec: &WebhookSpec, capabilities: &Capabilities, upstream: &str) ->
     check_headers(spec, capabilities, &mut found);
     check_switch(spec, capabilities, &mut found);
     check_test(&spec.test, capabilities, &mut found);
+    check_forgery(spec, capabilities, &mut found);
     found.problems
 }
 
@@ -289,18 +293,24 @@ fn check_switch(spec: &WebhookSpec, capabilities: &Capabilities, found: &mut Fin
 }
 
 fn check_test(test: &TestSpec, capabilities: &Capabilities, found: &mut Findings<'_>) {
-    let default = TestSpec::default();
     match test.mode {
-        TestMode::Auto | TestMode::None => {}
+        TestMode::Auto | TestMode::Probe | TestMode::None => {}
         TestMode::Upstream if capabilities.upstream_test => {}
-        TestMode::Upstream => found.unsupported("test.mode"),
-        TestMode::Probe => found.not_yet("test.mode"),
+        TestMode::Upstream => {
+            let message = format!(
+                "{} has no test of its own; use Probe, which the operator sends, or Auto",
+                found.upstream
+            );
+            found.problems.push(Problem {
+                kind: ProblemKind::UnsupportedField,
+                field: "test.mode".to_owned(),
+                message,
+            });
+        }
     }
-    if test.interval.is_some() {
+    let by_upstream = Tester::of(test.mode, capabilities.upstream_test) == Tester::Upstream;
+    if test.interval.is_some() && by_upstream {
         found.not_yet("test.interval");
-    }
-    if test.timeout != default.timeout {
-        found.not_yet("test.timeout");
     }
     if test.on_failure == OnTestFailure::Deactivate && !capabilities.switch {
         let message = format!("{} cannot switch a webhook off; remove it", found.upstream);
@@ -311,12 +321,29 @@ fn check_test(test: &TestSpec, capabilities: &Capabilities, found: &mut Findings
             message,
         });
     }
-    if test.check_forgery {
-        match capabilities.secret {
-            SecretRule::None => found.unsupported("test.checkForgery"),
-            SecretRule::Given { .. } | SecretRule::MadeByUpstream => found.not_yet("test.checkForgery"),
-        }
+}
+
+/// Only what is signed can be forged, and only the operator forges.
+fn check_forgery(spec: &WebhookSpec, capabilities: &Capabilities, found: &mut Findings<'_>) {
+    const FIELD: &str = "test.checkForgery";
+    if !spec.test.check_forgery {
+        return;
     }
+    let why = match capabilities.secret {
+        SecretRule::None => return found.unsupported(FIELD),
+        SecretRule::Given { .. } if spec.secret_ref.is_none() => {
+            "without secretRef nothing is signed, so nothing can be forged; set secretRef, or remove it"
+        }
+        _ if Tester::of(spec.test.mode, capabilities.upstream_test) == Tester::Upstream => {
+            "the upstream's own test is never forged; set test.mode to Probe, or remove it"
+        }
+        SecretRule::Given { .. } | SecretRule::MadeByUpstream => return,
+    };
+    found.problems.push(Problem {
+        kind: ProblemKind::UnsupportedField,
+        field: FIELD.to_owned(),
+        message: why.to_owned(),
+    });
 }
 
 #[cfg(test)]

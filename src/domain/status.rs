@@ -215,6 +215,43 @@ impl Assessment {
         Self::ready(ReadyReason::DeletionHeld, message)
     }
 
+    /// A test by the operator has ended; nothing else was looked at, and stays as it is in `old`.
+    #[must_use]
+    pub fn tested(old: &WebhookStatus, reason: TestedReason, message: &str) -> Self {
+        let there = |type_| conditions::find(&old.conditions, type_);
+        let ready = there(ConditionType::Ready).and_then(|ready| {
+            let reason = ReadyReason::ALL
+                .iter()
+                .find(|known| known.as_str() == ready.reason)?;
+            Some((*reason, ready.message.clone()))
+        });
+        let by_test = ready_by_test(&(reason, message.to_owned()));
+        let (ready, waiting) = match ready {
+            // It is off, or something else keeps it from being Ready.
+            Some((reason, message))
+                if old.deactivated_by.is_some()
+                    || !matches!(
+                        reason,
+                        ReadyReason::Available | ReadyReason::NotYetTested | ReadyReason::TestFailed
+                    ) =>
+            {
+                ((reason, message), None)
+            }
+            _ => by_test,
+        };
+        let retrying = there(ConditionType::Reconciling).and_then(|condition| {
+            let reason = ReconcilingReason::ALL
+                .iter()
+                .find(|known| known.as_str() == condition.reason)?;
+            (*reason != ReconcilingReason::WaitingForTest).then(|| (*reason, condition.message.clone()))
+        });
+        Self {
+            tested: Aspect::Is(reason, message.to_owned()),
+            reconciling: retrying.or(waiting),
+            ..Self::ready(ready.0, ready.1)
+        }
+    }
+
     /// The registration is known.
     #[must_use]
     pub fn registered(facts: &Registered<'_>) -> Self {
@@ -279,7 +316,13 @@ fn registered_ready(facts: &Registered<'_>) -> (Said<ReadyReason>, Option<Said<R
     if !facts.test_counts {
         return (said(ReadyReason::Available, "registered"), None);
     }
-    let (reason, message) = &facts.tested;
+    ready_by_test(&facts.tested)
+}
+
+/// What a test makes of a registration with which nothing else is wrong.
+fn ready_by_test(tested: &Said<TestedReason>) -> (Said<ReadyReason>, Option<Said<ReconcilingReason>>) {
+    let said = |reason, message: &str| (reason, message.to_owned());
+    let (reason, message) = tested;
     match reason {
         TestedReason::Passed => (said(ReadyReason::Available, "registered and tested"), None),
         TestedReason::NotRun => (said(ReadyReason::Available, "registered"), None),

@@ -1,12 +1,14 @@
-//! When to ask an upstream for its own test, when to ask how it goes, and what its verdict is. How a test that ended
-//! is noted is in [`note_test`].
+//! When to ask an upstream for its own test, when to ask how it goes, and what its verdict is; when the operator
+//! probes a receiver itself ([`next_probe`]). How a test that ended is noted is in [`note_test`].
 
+mod probe;
 mod threshold;
 mod verdict;
 
 use std::time::Duration;
 
 pub use self::{
+    probe::{ProbeSituation, next_probe, state_after},
     threshold::{Tally, start_over},
     verdict::{Verdict, note_test, record},
 };
@@ -27,7 +29,9 @@ pub const TEST_DEADLINE: Duration = Duration::from_secs(300);
 pub enum Tester {
     /// The upstream.
     Upstream,
-    /// Nobody: by the spec, or because nobody can yet.
+    /// The operator, by a probe.
+    Operator,
+    /// Nobody.
     Nobody,
 }
 
@@ -37,8 +41,9 @@ impl Tester {
     pub const fn of(mode: TestMode, upstream_test: bool) -> Self {
         match mode {
             TestMode::Auto | TestMode::Upstream if upstream_test => Self::Upstream,
-            // A probe by the operator comes with a later version; until then nobody tests the others.
-            TestMode::Auto | TestMode::Upstream | TestMode::Probe | TestMode::None => Self::Nobody,
+            TestMode::Auto | TestMode::Probe => Self::Operator,
+            // `Upstream` at one that has no test is refused beforehand.
+            TestMode::Upstream | TestMode::None => Self::Nobody,
         }
     }
 }
@@ -86,7 +91,7 @@ pub enum TestStep {
 /// What to do about tests now.
 #[must_use]
 pub fn next_test(s: &TestSituation<'_>) -> TestStep {
-    if s.tester == Tester::Nobody || s.state == State::Deactivated {
+    if s.tester != Tester::Upstream || s.state == State::Deactivated {
         return TestStep::Idle(None);
     }
     if let Some(since) = s.task_since {
@@ -260,6 +265,7 @@ mod tests {
     fn nobody_tests_what_is_switched_off_or_not_to_be_tested() {
         for (tester, state) in [
             (Tester::Nobody, State::New),
+            (Tester::Operator, State::New),
             (Tester::Upstream, State::Deactivated),
         ] {
             assert_eq!(

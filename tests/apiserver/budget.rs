@@ -17,30 +17,36 @@ struct Budget {
     to_ready: usize,
 }
 
-fn budgets() -> [Budget; 4] {
-    let url = |path: &str| format!("https://hooks.example.com/{path}");
+fn budgets(receiver: &str) -> [Budget; 5] {
+    let url = |path: &str| format!("{receiver}/ok/{path}");
+    let auto = json!({"mode": "Auto"});
     [
         // The key is known beforehand and nothing tests: finalizer and id in one, then the status.
         Budget {
             provider: ProviderType::Conpeek,
-            spec: json!({"target": "9", "url": url("conpeek")}),
+            spec: json!({"target": "8", "url": url("untested"), "test": {"mode": "None"}}),
             to_ready: 2,
+        },
+        // And the verdict of the test as a second status.
+        Budget {
+            provider: ProviderType::Conpeek,
+            spec: json!({"target": "9", "url": url("conpeek"), "test": auto}),
+            to_ready: 3,
         },
         Budget {
             provider: ProviderType::Autocosmos,
-            spec: json!({"target": "orders", "url": url("autocosmos"), "secretRef": {"name": "signing"}}),
-            to_ready: 2,
-        },
-        // The upstream gives the id: finalizer and mark, id in and mark out, the status.
-        Budget {
-            provider: ProviderType::Thulium,
-            spec: json!({"url": url("thulium"), "events": ["TICKET_CREATED"]}),
+            spec: json!({"target": "orders", "url": url("autocosmos"), "secretRef": {"name": "signing"}, "test": auto}),
             to_ready: 3,
         },
-        // And the verdict of the upstream's test as a second status.
+        // The upstream gives the id: finalizer and mark, id in and mark out, the status, the verdict.
+        Budget {
+            provider: ProviderType::Thulium,
+            spec: json!({"url": url("thulium"), "events": ["TICKET_CREATED"], "test": auto}),
+            to_ready: 4,
+        },
         Budget {
             provider: ProviderType::Ricloud,
-            spec: json!({"url": url("ricloud")}),
+            spec: json!({"url": url("ricloud"), "test": auto}),
             to_ready: 4,
         },
     ]
@@ -65,14 +71,17 @@ async fn from_apply_to_ready_and_to_deletion_within_the_budget() {
     world
         .secret("signing", &[("secret", "a-signing-secret-of-some-length")])
         .await;
-    for Budget {
-        provider,
-        spec,
-        to_ready,
-    } in budgets()
-    {
-        let name = provider.as_str().to_lowercase();
+    for provider in ProviderType::ALL {
         world.provider(provider).await;
+    }
+    let budgets = budgets(&world.doubles.receiver().url());
+    for (number, budget) in budgets.into_iter().enumerate() {
+        let Budget {
+            provider,
+            spec,
+            to_ready,
+        } = budget;
+        let name = format!("{}-{number}", provider.as_str().to_lowercase());
         let mut audit = Audit::begin(world.cluster, &world.namespace);
         world.webhook(&name, provider, spec).await;
         world.wait_ready(&name, ReadyReason::Available).await;

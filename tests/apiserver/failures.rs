@@ -358,7 +358,7 @@ async fn fields_that_an_upstream_lacks_are_refused_and_nothing_is_called() {
         .webhook(
             "n",
             Conpeek,
-            json!({ "target": "10", "url": "https://a.example/", "test": { "mode": "Probe" } }),
+            json!({ "target": "10", "url": "https://a.example/", "test": { "mode": "Upstream" } }),
         )
         .await;
     let later = world.wait_ready("n", ReadyReason::UnsupportedField).await;

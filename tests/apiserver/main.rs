@@ -27,6 +27,7 @@ mod lease;
 mod left_behind;
 mod manifests;
 mod operator;
+mod probes;
 mod quiet;
 mod raw;
 mod reasons;

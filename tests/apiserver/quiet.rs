@@ -1,5 +1,5 @@
-//! A settled operator does nothing: no write, no call to an upstream, neither by the passing of time before a
-//! read-back is due, nor by a restart, nor by what happens to objects that are not its own.
+//! A settled operator does nothing: no write, no call to an upstream, no test of a receiver, neither by the passing of
+//! time before a read-back is due, nor by a restart, nor by what happens to objects that are not its own.
 
 use std::time::Duration;
 
@@ -35,16 +35,18 @@ const INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// Longer than a test takes.
 const TEST_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 
-fn spec(provider: ProviderType, number: usize) -> Value {
-    let url = format!("https://hooks.example.com/{number}");
-    match provider {
+fn spec(provider: ProviderType, number: usize, receiver: &str) -> Value {
+    let url = format!("{receiver}/ok/{number}");
+    let mut spec = match provider {
         ProviderType::Conpeek => json!({"target": (number + 1).to_string(), "url": url}),
         ProviderType::Thulium => json!({"url": url, "events": ["TICKET_CREATED"]}),
         ProviderType::Ricloud => json!({"url": url}),
         ProviderType::Autocosmos => {
             json!({"target": format!("t{number}"), "url": url, "secretRef": {"name": "signing"}})
         }
-    }
+    };
+    spec["test"] = json!({"mode": "Auto"});
+    spec
 }
 
 /// Four providers and their Webhooks, all Ready, and everything that follows from that written.
@@ -84,7 +86,7 @@ async fn settled(prefix: &str) -> World {
 /// A Webhook that is not read back while the test runs: one whose phase falls into it is made again.
 async fn quiet_webhook(world: &World, number: usize) {
     let provider = ProviderType::ALL[number % ProviderType::ALL.len()];
-    let mut spec = spec(provider, number);
+    let mut spec = spec(provider, number, &world.doubles.receiver().url());
     spec["interval"] = json!(format!("{}s", INTERVAL.as_secs()));
     let name = format!("quiet-{number}");
     loop {
@@ -98,14 +100,16 @@ async fn quiet_webhook(world: &World, number: usize) {
     }
 }
 
-/// What has happened at the upstreams so far.
-fn calls(world: &World) -> [u64; 4] {
+/// What has happened at the upstreams so far, and at the receiver.
+fn calls(world: &World) -> [u64; 5] {
     let doubles = &world.doubles;
+    let probes = doubles.receiver().received().len();
     [
         doubles.conpeek().counts().total,
         doubles.thulium().counts().total,
         doubles.ricloud().counts().total,
         doubles.autocosmos().counts().total,
+        u64::try_from(probes).unwrap(),
     ]
 }
 
@@ -148,6 +152,11 @@ async fn settled_webhooks_cost_nothing_at_rest_and_over_a_restart() {
         world.doubles.conpeek().objects().len(),
         WEBHOOKS / 4,
         "the doubles were used"
+    );
+    assert_eq!(
+        calls(&world)[4],
+        u64::try_from(WEBHOOKS - WEBHOOKS / 4).unwrap(),
+        "all but ricloud's were probed, which is told not to deliver"
     );
     assert_nothing(&world, "at rest", async || {}).await;
     assert_nothing(&world, "over a restart", async || {

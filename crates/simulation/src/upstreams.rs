@@ -1,4 +1,4 @@
-//! Transports of the operator that end at the models of the upstreams.
+//! Transports of the operator that end at the models of the upstreams, and at a model of receivers.
 
 use std::sync::Arc;
 
@@ -23,6 +23,48 @@ pub(crate) struct Way {
 impl Transports for Way {
     fn make(&self, _: Option<Vec<u8>>, _: Option<CheckedUrl>) -> Result<Arc<dyn Transport>, SetupError> {
         Ok(Arc::new(self.clone()))
+    }
+
+    fn probes(&self) -> Arc<dyn Transport> {
+        Arc::new(Receivers(self.line.clone()))
+    }
+}
+
+/// Every receiver there is: one whose URL begins with `/status/{code}` answers that, all others 200.
+struct Receivers(Line);
+
+impl Transport for Receivers {
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, HttpError>> {
+        let (limit, origin) = (request.time_limit(), request.url().origin());
+        async move {
+            let late = || HttpError::maybe_sent(HttpErrorKind::Timeout, Phase::Exchange, origin.clone());
+            tokio::time::timeout(limit, self.answer(&request))
+                .await
+                .unwrap_or(None)
+                .ok_or_else(late)
+        }
+        .boxed()
+    }
+}
+
+impl Receivers {
+    async fn answer(&self, request: &Request) -> Option<Response> {
+        let call = Call {
+            peer: Peer::Upstream,
+            kind: CallKind::Write,
+            text: format!("probe {}", request.url().as_str()),
+        };
+        let mut path = request.url().path().trim_start_matches('/').split('/');
+        let status = match (path.next(), path.next()) {
+            (Some("status"), Some(code)) => code.parse().unwrap(),
+            _ => 200,
+        };
+        let carried = self.0.carry(call, || {}, async move { status }).await;
+        let status = match carried {
+            Ok(Ok(status) | Err(status)) => status,
+            Err(_) => return None,
+        };
+        Some(Response::new(status, Vec::new(), ""))
     }
 }
 

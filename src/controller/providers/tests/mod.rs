@@ -78,6 +78,10 @@ impl Transports for Same {
     fn make(&self, _: Option<Vec<u8>>, _: Option<CheckedUrl>) -> Result<Arc<dyn Transport>, SetupError> {
         Ok(Arc::clone(&self.0) as Arc<dyn Transport>)
     }
+
+    fn probes(&self) -> Arc<dyn Transport> {
+        Arc::clone(&self.0) as Arc<dyn Transport>
+    }
 }
 
 /// A running operator, as far as providers go.
@@ -130,6 +134,8 @@ impl Bench {
                 providers: wake_providers,
             },
             transports: Arc::new(Same(Arc::clone(&upstream))),
+            // Nobody takes them: no Webhook is looked at here.
+            probes: mpsc::unbounded_channel().0,
             settings: Settings {
                 deletion_deadline: Duration::from_secs(600),
                 protect_credentials,
