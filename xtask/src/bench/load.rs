@@ -234,18 +234,21 @@ fn provider(upstream: &str, url: &str) -> Value {
 
 /// One Webhook with what a user of that upstream would typically set.
 fn webhook(number: u32, interval: &str) -> Value {
-    // Nobody is delivered to here: the verdict of the ricloud double is switched to "valid".
+    // Nobody is delivered to here: the verdict of the ricloud double is switched to "valid", the operator tests nobody.
     let url = format!("https://hooks.example.test/receiver/{number}");
     let (upstream, own) = match number % 4 {
-        0 => ("conpeek", json!({"target": (number + 1).to_string()})),
+        0 => (
+            "conpeek",
+            json!({"target": (number + 1).to_string(), "test": {"mode": "None"}}),
+        ),
         1 => (
             "thulium",
-            json!({"events": ["TICKET_CREATED", "CHAT_CONVERSATION_CREATED"]}),
+            json!({"events": ["TICKET_CREATED", "CHAT_CONVERSATION_CREATED"], "test": {"mode": "None"}}),
         ),
         2 => ("ricloud", json!({})),
         _ => (
             "autocosmos",
-            json!({"target": format!("topic-{number}"), "secretRef": {"name": "signing"}}),
+            json!({"target": format!("topic-{number}"), "secretRef": {"name": "signing"}, "test": {"mode": "None"}}),
         ),
     };
     let mut spec = json!({"providerRef": {"name": upstream}, "url": url, "interval": interval});

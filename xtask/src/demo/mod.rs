@@ -3,12 +3,13 @@
 //!
 //! This file is the order of the steps. What each one is made of: the programs that are built ([`crate::programs`]),
 //! kubectl ([`kubectl`]), processes that end with this one ([`child`]), the examples with the doubles' addresses
-//! ([`overlay`]), and waiting until all are Ready ([`ready`]).
+//! ([`overlay`]), what the receiver knows of them ([`receiver`]), and waiting until all are Ready ([`ready`]).
 
 mod child;
 mod kubectl;
 mod overlay;
 mod ready;
+mod receiver;
 
 use std::{
     fs,
@@ -143,6 +144,7 @@ async fn show(args: &Args, programs: &Programs, stage: &mut Stage, up: &mut bool
         .insert(Doubles::start(programs, overlay::RICLOUD_RECEIVER).await?);
     eprintln!("== doubles of the upstreams: {}", doubles.urls);
     let examples = overlay::render(&kubectl, &folder, &doubles.urls).await?;
+    receiver::teach(&examples, &doubles.urls).await?;
 
     let kubeconfig = operator_kubeconfig(&kubectl, &folder).await?;
     let log = folder.join("operator.log");
@@ -308,6 +310,7 @@ fn look_around(kubectl: &Kubectl, urls: &Value, log: &Path) -> Result<(), Failur
          kubectl delete webhook chats                      takes the registration away\n\n  \
          curl -s {admin}/thulium/objects      what is registered there\n  \
          curl -s {admin}/ricloud/requests     what the operator asked\n  \
+         curl -s {admin}/receiver/received    what it sent to test the receiver\n  \
          tail -f {}\n",
         kubectl.kubeconfig().display(),
         log.display(),

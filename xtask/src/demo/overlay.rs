@@ -27,52 +27,44 @@ struct Change {
     suffix: &'static str,
 }
 
-const BASE_URL: &str = "/spec/baseUrl";
+/// A provider of the examples leads to the double of this name.
+const fn provider(name: &'static str) -> Change {
+    Change {
+        kind: "WebhookProvider",
+        name,
+        path: "/spec/baseUrl",
+        double: name,
+        suffix: "",
+    }
+}
 
-const CHANGES: [Change; 6] = [
+/// A Webhook of the examples is delivered to the doubles' receiver.
+const fn webhook(name: &'static str, suffix: &'static str) -> Change {
     Change {
-        kind: "WebhookProvider",
-        name: "conpeek",
-        path: BASE_URL,
-        double: "conpeek",
-        suffix: "",
-    },
-    Change {
-        kind: "WebhookProvider",
-        name: "thulium",
-        path: BASE_URL,
-        double: "thulium",
-        suffix: "",
-    },
-    Change {
-        kind: "WebhookProvider",
-        name: "ricloud",
-        path: BASE_URL,
-        double: "ricloud",
-        suffix: "",
-    },
-    Change {
-        kind: "WebhookProvider",
-        name: "autocosmos",
-        path: BASE_URL,
-        double: "autocosmos",
-        suffix: "",
-    },
+        kind: "Webhook",
+        name,
+        path: "/spec/url",
+        double: "receiver",
+        suffix,
+    }
+}
+
+const CHANGES: [Change; 10] = [
+    provider("conpeek"),
+    provider("thulium"),
+    provider("ricloud"),
+    provider("autocosmos"),
     Change {
         kind: "ClusterWebhookProvider",
         name: "example-thulium-shared",
-        path: BASE_URL,
-        double: "thulium",
-        suffix: "",
+        ..provider("thulium")
     },
-    // ricloud is the one that delivers by itself: its test has to reach somebody.
-    Change {
-        kind: "Webhook",
-        name: "backups",
-        path: "/spec/url",
-        double: "receiver",
-        suffix: "/ricloud/backups",
-    },
+    // Where the paths say so, the receiver judges what arrives: see `receiver.rs`.
+    webhook("backups", "/ricloud/backups"),
+    webhook("calls", "/ok/calls"),
+    webhook("chats", "/basic/chats"),
+    webhook("leads", "/autocosmos/leads"),
+    webhook("tickets", "/ok/tickets"),
 ];
 
 /// Whether the examples have Webhooks there.
@@ -139,7 +131,7 @@ fn copy_examples(from: &Path, to: &Path) -> Result<Vec<String>, Failure> {
     Ok(copied)
 }
 
-/// Every provider has a `baseUrl`, and each is one of the doubles'. `baseUrl` has a default for some types, so a
+/// Every provider has a `baseUrl`, and each is one of the doubles'; every Webhook leads to their receiver. `baseUrl` has a default for some types, so a
 /// provider without one would lead to the real upstream.
 fn check(rendered: &str, urls: &Value) -> Result<(), Failure> {
     let known: Vec<&str> = urls
@@ -162,6 +154,16 @@ fn check(rendered: &str, urls: &Value) -> Result<(), Failure> {
         .lines()
         .filter(|line| matches!(*line, "kind: WebhookProvider" | "kind: ClusterWebhookProvider"))
         .count();
+    let receiver = urls.get("receiver").and_then(Value::as_str).unwrap_or("-");
+    let elsewhere = rendered
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("url: "))
+        .find(|url| !url.starts_with(receiver));
+    if let Some(url) = elsewhere {
+        return Err(Failure::new(format!(
+            "an example would be tested at {url}, which is not the doubles' receiver; see xtask/src/demo/overlay.rs"
+        )));
+    }
     if base_urls.len() == providers {
         return Ok(());
     }
@@ -177,9 +179,16 @@ mod tests {
 
     #[test]
     fn nothing_may_lead_to_a_real_upstream() {
-        let urls = json!({"conpeek": "http://127.0.0.1:1", "admin": "http://127.0.0.1:9"});
-        let good = "kind: WebhookProvider\nspec:\n  baseUrl: http://127.0.0.1:1\n---\nkind: Webhook\n";
+        let urls = json!({"conpeek": "http://127.0.0.1:1", "admin": "http://127.0.0.1:9", "receiver": "http://127.0.0.1:5"});
+        let good = "kind: WebhookProvider\nspec:\n  baseUrl: http://127.0.0.1:1\n---\nkind: Webhook\nspec:\n  url: http://127.0.0.1:5/ok\n";
         assert!(check(good, &urls).is_ok());
+        let tested_elsewhere = good.replace("http://127.0.0.1:5/ok", "https://hooks.example.com/");
+        assert!(
+            check(&tested_elsewhere, &urls)
+                .unwrap_err()
+                .to_string()
+                .contains("https://hooks.example.com/")
+        );
         let real = good.replace("http://127.0.0.1:1", "https://api.example.com");
         assert!(
             check(&real, &urls)
