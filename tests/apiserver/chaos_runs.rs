@@ -93,17 +93,17 @@ async fn nothing_is_lost_or_doubled_by_kills_and_faults() {
         seed: 20_261_122,
         webhooks: 60,
         namespace: "chaos".to_owned(),
-        storm: Duration::from_secs(18),
-        kills: 15,
+        storm: Duration::from_secs(10),
+        kills: 9,
         long_life: Duration::from_secs(2),
-        deleting: Duration::from_secs(3),
+        deleting: Duration::from_secs(2),
         faults: 0.2,
         apiserver_restarts: 1,
         pause: Duration::from_millis(50),
         // What was cut off in the middle of a create is looked at for 30 s longer than a call may take.
         timeout: Duration::from_secs(1),
         limit: Duration::from_secs(120),
-        window: Duration::from_secs(5),
+        window: Duration::from_secs(3),
     };
     let report = Box::pin(storm::run(&processes, client, &doubles, &plan))
         .await
@@ -114,10 +114,10 @@ async fn nothing_is_lost_or_doubled_by_kills_and_faults() {
         told(&report.findings, operator.log_path())
     );
     // Or it would have shown nothing.
-    assert!(report.kills >= 15 && report.lives_that_worked >= 5, "{report:?}");
+    assert!(report.kills >= 9 && report.lives_that_worked >= 3, "{report:?}");
     assert_eq!(report.apiserver_restarts, 1);
     assert!(report.faults_total >= 20, "{report:?}");
-    assert!(report.wanted >= 30 && report.deeds >= 100, "{report:?}");
+    assert!(report.wanted >= 30 && report.deeds >= 80, "{report:?}");
     assert!(report.creates_per_webhook <= 1.2, "{report:?}");
 }
 
