@@ -1,5 +1,6 @@
 //! The documentation says what the code does: every reason has its row in `docs/conditions.md`, every upstream its
-//! page, its example and its row in the README, and links between the pages lead somewhere.
+//! page, its example and its row in the README, every fault its row in `docs/faults.md` with tests that exist, and links
+//! between the pages lead somewhere.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +10,7 @@
 )]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -121,12 +122,13 @@ fn every_upstream_has_a_page_an_example_and_a_row() {
     }
 }
 
-fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
+/// Files under a folder whose name ends so.
+fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            pages(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
+            files(&path, ending, found);
+        } else if path.extension().is_some_and(|extension| extension == ending) {
             found.push(path);
         }
     }
@@ -138,8 +140,8 @@ fn links_between_pages_lead_somewhere() {
         .iter()
         .map(|name| root().join(name))
         .collect();
-    pages(&root().join("docs"), &mut found);
-    pages(&root().join("examples"), &mut found);
+    files(&root().join("docs"), "md", &mut found);
+    files(&root().join("examples"), "md", &mut found);
     let mut links = 0;
     for page in found {
         let text = fs::read_to_string(&page).unwrap();
@@ -157,4 +159,118 @@ fn links_between_pages_lead_somewhere() {
         }
     }
     assert!(links > 20, "only {links} links were looked at");
+}
+
+/// Module path of a source file in its executable; `None` for a file that holds no module of its own.
+fn module(path: &Path) -> Vec<String> {
+    let mut parts: Vec<String> = path
+        .with_extension("")
+        .iter()
+        .map(|part| part.to_str().unwrap().to_owned())
+        .collect();
+    if matches!(parts.last().map(String::as_str), Some("mod" | "main" | "lib")) {
+        parts.pop();
+    }
+    parts
+}
+
+/// Names of the tests in a file, with the module inside of the file that they are in.
+fn tests_of(text: &str, module: &[String], found: &mut BTreeSet<String>) {
+    let (mut inner, mut is_test) = (None, false);
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(" {")) {
+            inner = Some(name.to_owned());
+        }
+        let line = line.trim_start();
+        is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        let declared = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+        if let Some(name) = declared.and_then(|rest| rest.split('(').next()) {
+            if is_test {
+                let path = module.iter().cloned().chain(inner.clone());
+                let path: Vec<String> = path.chain([name.to_owned()]).collect();
+                found.insert(path.join("::"));
+            }
+            is_test = false;
+        }
+    }
+}
+
+/// All tests: `lib::…`, an executable of `tests/`, or a package of `crates/` and the rest of the path.
+fn all_tests() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut look = |folder: &Path, before: &[&str], skip_first: bool| {
+        let mut sources = Vec::new();
+        files(folder, "rs", &mut sources);
+        for source in sources {
+            let inside = module(source.strip_prefix(folder).unwrap());
+            let inside = inside.into_iter().skip(usize::from(skip_first));
+            let path: Vec<String> = before.iter().map(|&part| part.to_owned()).chain(inside).collect();
+            tests_of(&fs::read_to_string(&source).unwrap(), &path, &mut found);
+        }
+    };
+    look(&root().join("src"), &["lib"], false);
+    look(&root().join("tests"), &[], false);
+    look(&root().join("xtask/src"), &["xtask"], false);
+    for package in fs::read_dir(root().join("crates")).unwrap() {
+        let package = package.unwrap().path();
+        let name = package.file_name().unwrap().to_str().unwrap();
+        look(&package.join("src"), &[name], false);
+        if package.join("tests").is_dir() {
+            // The executable's name is no part of a test's.
+            look(&package.join("tests"), &[name], true);
+        }
+    }
+    found
+}
+
+/// Whether the task is there, with the options that are named.
+fn is_a_task(command: &str) -> bool {
+    let mut words = command.split(' ').skip(2);
+    let Some(task) = words.next() else { return false };
+    let source = root().join("xtask/src").join(task).with_extension("rs");
+    let has = |option: &str| {
+        let field = format!(" {}: ", option.replace('-', "_"));
+        fs::read_to_string(&source).is_ok_and(|text| text.contains(&field))
+    };
+    read("xtask/src/main.rs").contains(&format!("mod {};", task.replace('-', "_")))
+        && words.filter_map(|word| word.strip_prefix("--")).all(has)
+}
+
+#[test]
+fn every_fault_names_what_shows_it() {
+    let tests = all_tests();
+    assert!(tests.len() > 500, "only {} tests were found", tests.len());
+    let text = read("docs/faults.md");
+    let mut numbers = Vec::new();
+    for line in text.lines() {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let Ok(number) = cells[0].parse::<usize>() else {
+            continue;
+        };
+        numbers.push(number);
+        let place = format!("docs/faults.md, row {number}");
+        let [_, fault, must_hold, shown_by, figure] = cells[..] else {
+            panic!("{place} has {} cells", cells.len());
+        };
+        assert!(
+            fault.len() > 5 && must_hold.len() > 5 && figure.len() > 5,
+            "{place} lacks fault, what must hold or a figure"
+        );
+        let named: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
+        assert!(
+            !named.is_empty() || figure.starts_with("not shown: "),
+            "{place} names no test and does not say why"
+        );
+        for name in named {
+            let there = if name.starts_with("cargo xtask ") {
+                is_a_task(name)
+            } else {
+                tests.contains(name)
+            };
+            assert!(there, "{place}: there is no {name}");
+        }
+    }
+    numbers.sort_unstable();
+    assert!(numbers.len() >= 30, "docs/faults.md: rows were lost");
+    assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>(), "docs/faults.md");
 }
