@@ -584,7 +584,9 @@ impl Pass {
             Retry::NotBefore(asked) => Some(asked.max(growing)),
             Retry::Slow => Some(backoff::upper_half(backoff::SLOW, schedule::seed(&self.uid()))),
             Retry::Credentials => match self.account.standing() {
-                Standing::Refused { next_try } => Some(next_try.saturating_duration_since(Instant::now())),
+                Standing::Refused { next_try, .. } => {
+                    Some(next_try.saturating_duration_since(Instant::now()))
+                }
                 _ => Some(growing),
             },
         };

@@ -141,13 +141,14 @@ impl Caches {
 }
 
 impl Context {
-    /// A call to an account, with lists no older than `fresh_after`.
+    /// A call to an account, which has just admitted the pass, with lists no older than `fresh_after`.
     #[must_use]
     pub fn call<'a>(&'a self, account: &'a Account, fresh_after: Instant) -> Call<'a> {
         Call {
             account,
             fence: self.fence.as_ref(),
             observer: &self.observer,
+            admitted: Instant::now(),
             fresh_after,
             not_after: None,
         }

@@ -173,10 +173,18 @@ async fn pass(ctx: &Arc<Context>, cached: Arc<Webhook>, memory: &MemoryCell) -> 
                 continue;
             }
             let _worker = ctx.workers.acquire().await.ok();
-            return Box::pin(act::act(pass)).await;
+            return work(pass).await;
         }
-        return Box::pin(act::act(pass)).await;
+        return work(pass).await;
     }
+}
+
+/// The pass has its turn. While it waited the upstream may have refused the credentials to others.
+async fn work(pass: Box<Pass>) -> Result<Next, PassError> {
+    if let Err(next_try) = pass.account.admit() {
+        return Ok(Some(say_refused(&pass, next_try).await?));
+    }
+    Box::pin(act::act(pass)).await
 }
 
 /// One `kubectl apply` brings a Webhook, its provider and its Secrets one after the other: what is missing from an
@@ -405,10 +413,15 @@ async fn refused(pass: &Pass) -> Result<Option<Duration>, PassError> {
             return Ok(Some(pass.refuse(Assessment::conflict(message)).await?));
         }
     }
-    let Err(next_try) = pass.account.admit() else {
-        return Ok(None);
-    };
-    if !carried_out {
+    match pass.account.refused_until() {
+        Some(next_try) => say_refused(pass, next_try).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Says that the upstream refuses the account's credentials, unless what is wanted is there already.
+async fn say_refused(pass: &Pass, next_try: Instant) -> Result<Duration, PassError> {
+    if !is_carried_out(pass) {
         let key = pass.provider.key();
         let message = format!(
             "{} {:?}: the upstream refused its credentials; correct the credentials Secret {:?}",
@@ -420,7 +433,7 @@ async fn refused(pass: &Pass) -> Result<Option<Duration>, PassError> {
         let written = write_status(&pass.ctx, &pass.memory, &pass.webhook, assessment, |_| {}).await?;
         publish::sample(&pass.ctx, &written, pass.account.provider_type.as_str());
     }
-    Ok(Some(next_try.saturating_duration_since(Instant::now())))
+    Ok(next_try.saturating_duration_since(Instant::now()))
 }
 
 impl Pass {

@@ -269,6 +269,8 @@ pub enum Standing {
     Accepted,
     /// The upstream refused them; the next call may go at this time.
     Refused {
+        /// When it said so last. What was admitted before makes no further call.
+        since: Instant,
         /// When one more call may be made.
         next_try: Instant,
     },
@@ -393,7 +395,18 @@ impl Account {
         *lock(&self.standing)
     }
 
-    /// Whether a pass may call now. After a refusal one is let through every [`UNAUTHORIZED_RETRY`].
+    /// Whether no pass may call now, because the upstream refused the credentials: until when. Changes nothing, so it
+    /// is what a pass asks that still has to wait for its turn.
+    #[must_use]
+    pub fn refused_until(&self) -> Option<Instant> {
+        match self.standing() {
+            Standing::Refused { next_try, .. } if Instant::now() < next_try => Some(next_try),
+            Standing::Unknown | Standing::Accepted | Standing::Refused { .. } => None,
+        }
+    }
+
+    /// Whether a pass may call now. After a refusal one is let through every [`UNAUTHORIZED_RETRY`], so this is asked
+    /// by those who have their turn.
     ///
     /// # Errors
     ///
@@ -402,13 +415,14 @@ impl Account {
         let mut standing = lock(&self.standing);
         match *standing {
             Standing::Unknown | Standing::Accepted => Ok(()),
-            Standing::Refused { next_try } if Instant::now() >= next_try => {
+            Standing::Refused { since, next_try } if Instant::now() >= next_try => {
                 *standing = Standing::Refused {
+                    since,
                     next_try: Instant::now() + UNAUTHORIZED_RETRY,
                 };
                 Ok(())
             }
-            Standing::Refused { next_try } => Err(next_try),
+            Standing::Refused { next_try, .. } => Err(next_try),
         }
     }
 }

@@ -85,6 +85,9 @@ pub struct Call<'a> {
     pub fence: &'a dyn Fence,
     /// Whom to tell.
     pub observer: &'a dyn Observer,
+    /// When its pass was admitted ([`Account::admit`]). Once the upstream has refused the credentials after this, no
+    /// further request is sent.
+    pub admitted: Instant,
     /// A shared list counts only if it was begun at or after this.
     pub fresh_after: Instant,
     /// No request is sent after this: what allowed it (the provider's `deletionLimit`) does so only for a time.
@@ -186,6 +189,17 @@ impl Call<'_> {
                 message,
             ));
         }
+        if let Standing::Refused { since, .. } = account.standing()
+            && since > self.admitted
+        {
+            let message = "the upstream has just refused the credentials to another call; nothing was sent";
+            return Err(ProviderError::new(
+                ErrorClass::Unauthorized,
+                operation,
+                Effect::None,
+                message,
+            ));
+        }
         let mut request = Request::new(method, url)
             .limit(limit)
             .timeout(account.timeout.min(left));
@@ -237,8 +251,10 @@ impl Call<'_> {
     /// Tells the account that the upstream refused its credentials. The dialects call it, because they know
     /// whether a 401 or 403 means that.
     pub fn credentials_refused(&self) {
+        let since = Instant::now();
         self.set_standing(Standing::Refused {
-            next_try: Instant::now() + UNAUTHORIZED_RETRY,
+            since,
+            next_try: since + UNAUTHORIZED_RETRY,
         });
     }
 

@@ -42,6 +42,7 @@ pub(crate) fn call(account: &Account) -> Call<'_> {
         account,
         fence: &NoFence,
         observer: &NoObserver,
+        admitted: Instant::now(),
         fresh_after: Instant::now(),
         not_after: None,
     }

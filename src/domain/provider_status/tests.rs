@@ -115,6 +115,7 @@ fn every_error_class_has_a_reason_and_a_time() {
 fn ready_goes_by_suspension_then_problem_then_calls_then_verification() {
     use ProviderReason as R;
     let refused = Standing::Refused {
+        since: Instant::now(),
         next_try: Instant::now(),
     };
     let said = |reason| Some((reason, "m".to_owned()));

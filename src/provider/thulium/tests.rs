@@ -103,6 +103,7 @@ impl Bench {
             account: &self.account,
             fence: &NoFence,
             observer: &NoObserver,
+            admitted: Instant::now(),
             fresh_after: Instant::now(),
             not_after: None,
         }
