@@ -1,7 +1,11 @@
 //! One pass over a Webhook that is being deleted. It always ends: with the registration removed, or after a
 //! deadline with an Event that names what is left.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use kube::{ResourceExt, runtime::events::EventType};
 use tokio::time::Instant;
@@ -17,7 +21,7 @@ use super::{
     released, resolve, rivals,
 };
 use crate::{
-    api::{Webhook, WebhookStatus, webhook::DeletionPolicy},
+    api::{Webhook, WebhookStatus, provider::ProviderType, webhook::DeletionPolicy},
     domain::{
         backoff,
         capabilities::TargetRule,
@@ -30,11 +34,11 @@ use crate::{
         schedule,
         status::Assessment,
     },
-    provider::{Account, Call, ErrorClass, Priority, Provider, ProviderError, Removal, Upstream},
+    provider::{
+        Account, Call, ErrorClass, Observer, Operation, Priority, Provider, ProviderError, Removal, Standing,
+        Upstream,
+    },
 };
-
-/// Attempts that are made in any case.
-const LEAST_ATTEMPTS: u32 = 3;
 
 /// How often a create of unknown outcome is looked for while the object waits to go.
 const MARK_RECHECK: Duration = Duration::from_secs(5);
@@ -46,14 +50,36 @@ struct Trouble {
     asked: Option<Duration>,
     /// Not the upstream's doing: does not count at all.
     ours: bool,
+    /// There is no account that could make the call: it is worth another look as soon as anything happens.
+    no_account: bool,
+    /// For how long the upstream was waited for.
+    calls: Duration,
+}
+
+impl Trouble {
+    fn no_account(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            asked: None,
+            ours: false,
+            no_account: true,
+            calls: Duration::ZERO,
+        }
+    }
+
+    fn refused() -> Self {
+        Self::no_account("the upstream refused the provider's credentials")
+    }
 }
 
 impl From<ProviderError> for Trouble {
     fn from(error: ProviderError) -> Self {
         Self {
             ours: error.class == ErrorClass::Held,
+            no_account: error.class == ErrorClass::Unauthorized,
             asked: error.retry_after,
             message: error.message,
+            calls: Duration::ZERO,
         }
     }
 }
@@ -73,14 +99,15 @@ pub(super) async fn pass(
         return Ok(None);
     }
     let key = ProviderKey::of(webhook.provider_ref(), &webhook.namespace().unwrap_or_default());
-    let now = Instant::now();
-    if let Some((Some(until), _)) = memory.with(|memory| memory.hold.clone())
-        && memory.with(|memory| memory.farewell.is_some())
-        && until > now
-    {
-        return Ok(Some(until - now));
-    }
     let provider = ctx.provider(&key);
+    if let Some(left) = pause(memory)
+        && !(memory.with(|memory| memory.no_account)
+            && reach(ctx, &webhook, &recorded, &key, provider.as_ref())
+                .await
+                .is_ok())
+    {
+        return Ok(Some(left));
+    }
     if let Some(provider) = provider
         .as_ref()
         .filter(|provider| !is_left_alone(&webhook, Some(provider)))
@@ -96,7 +123,11 @@ pub(super) async fn pass(
                 _ = stopping.wait_for(|stop| *stop) => return Ok(None),
             };
             let _worker = ctx.workers.acquire().await.ok();
-            let outcome = dismiss(ctx, &webhook, &recorded, &account, provider.as_ref(), memory).await;
+            // While it waited the upstream may have refused the credentials to others.
+            let outcome = match account.admit() {
+                Ok(()) => dismiss(ctx, &webhook, &recorded, &account, provider.as_ref(), memory).await,
+                Err(_) => Err(Trouble::refused()),
+            };
             drop(turn);
             outcome
         }
@@ -117,6 +148,13 @@ pub(super) async fn pass(
         }
         Err(trouble) => struggle(ctx, webhook, &recorded, memory, trouble).await,
     }
+}
+
+/// What is left of the pause after a failed attempt.
+fn pause(memory: &MemoryCell) -> Option<Duration> {
+    let (hold, failed) = memory.with(|memory| (memory.hold.clone(), memory.farewell.is_some()));
+    let until = hold?.0.filter(|_| failed)?;
+    Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
 }
 
 enum Reach {
@@ -150,36 +188,23 @@ async fn reach(
             .map_err(|problem| problem.to_string()),
         None => Err(format!("{} {:?} not found", key.kind_name(), key.name)),
     };
-    match account {
-        Ok(account) => match account.admit() {
-            Ok(()) => Ok(Reach::Account(account)),
-            Err(_) => {
-                let message = "the upstream refused the provider's credentials".to_owned();
-                Err(Trouble {
-                    message,
-                    asked: None,
-                    ours: false,
-                })
-            }
-        },
+    let account = match account {
+        Ok(account) => account,
         Err(message) => match ctx.accounts.last_known(key).await {
             // Nobody could count it, and nobody could confirm it: what is left is told in the end.
             Some(account) if account.limited && provider.is_none() => {
-                let message = format!("{message}, and it limited deletions (spec.deletionLimit)");
-                Err(Trouble {
-                    message,
-                    asked: None,
-                    ours: false,
-                })
+                return Err(Trouble::no_account(format!(
+                    "{message}, and it limited deletions (spec.deletionLimit)"
+                )));
             }
             // The Secret went first; what this process still knows is good enough to clean up with.
-            Some(account) => Ok(Reach::Account(account)),
-            None => Err(Trouble {
-                message,
-                asked: None,
-                ours: false,
-            }),
+            Some(account) => account,
+            None => return Err(Trouble::no_account(message)),
         },
+    };
+    match account.refused_until() {
+        None => Ok(Reach::Account(account)),
+        Some(_) => Err(Trouble::refused()),
     }
 }
 
@@ -199,6 +224,35 @@ enum Outcome {
     Held(Held),
 }
 
+/// Adds up for how long the upstream is waited for: that counts towards the deadline, unlike the operator's own queue
+/// and budget.
+struct Stopwatch<'a> {
+    told: &'a dyn Observer,
+    calls: Mutex<Duration>,
+}
+
+impl Stopwatch<'_> {
+    fn read(&self) -> Duration {
+        // A duration cannot be torn.
+        *self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Stopwatch<'_> {
+    fn request(&self, provider_type: ProviderType, operation: Operation, code: &str, took: Duration) {
+        *self.calls.lock().unwrap_or_else(PoisonError::into_inner) += took;
+        self.told.request(provider_type, operation, code, took);
+    }
+
+    fn throttled(&self, provider_type: ProviderType, waited: Duration) {
+        self.told.throttled(provider_type, waited);
+    }
+
+    fn standing(&self, account: &Account, standing: Standing) {
+        self.told.standing(account, standing);
+    }
+}
+
 async fn dismiss(
     ctx: &Context,
     webhook: &Webhook,
@@ -207,12 +261,36 @@ async fn dismiss(
     provider: Option<&ProviderObject>,
     memory: &MemoryCell,
 ) -> Result<Outcome, Trouble> {
+    let call = ctx.call(account, Instant::now());
+    let stopwatch = Stopwatch {
+        told: call.observer,
+        calls: Mutex::default(),
+    };
+    let call = Call {
+        observer: &stopwatch,
+        ..call
+    };
+    let outcome = take_away(ctx, webhook, recorded, &call, provider, memory).await;
+    outcome.map_err(|trouble| Trouble {
+        calls: stopwatch.read(),
+        ..trouble
+    })
+}
+
+async fn take_away(
+    ctx: &Context,
+    webhook: &Webhook,
+    recorded: &Recorded,
+    call: &Call<'_>,
+    provider: Option<&ProviderObject>,
+    memory: &MemoryCell,
+) -> Result<Outcome, Trouble> {
+    let account = call.account;
     let upstream = Upstream::from(account.provider_type);
     let capabilities = upstream.capabilities();
     let same = rivals::same_account(ctx, account).await;
     let held = |id: &RemoteId| rivals::is_held_by_others(ctx, webhook, &same, id);
     let events: BTreeSet<String> = webhook.spec.events.iter().cloned().collect();
-    let call = ctx.call(account, Instant::now());
     let mut all = None;
     loop {
         let retirement = Retirement {
@@ -233,12 +311,12 @@ async fn dismiss(
         match farewell(&retirement) {
             Farewell::Nothing => return Ok(Outcome::Gone),
             Farewell::Leave(_) => return Ok(Outcome::Untouched),
-            Farewell::Look(look) => match upstream.look(&call, &look).await? {
+            Farewell::Look(look) => match upstream.look(call, &look).await? {
                 Seen::All(list) => all = Some(list),
                 Seen::One(_) | Seen::CannotKnow => return Ok(Outcome::Gone),
             },
             Farewell::SwitchOff(id) => {
-                let call = match allowed(ctx, webhook, provider, memory, &call, 1).await? {
+                let call = match allowed(ctx, webhook, provider, memory, call, 1).await? {
                     Ok(call) => call,
                     Err(held) => return Ok(Outcome::Held(held)),
                 };
@@ -255,7 +333,7 @@ async fn dismiss(
                 } else {
                     0
                 };
-                let call = match allowed(ctx, webhook, provider, memory, &call, removals).await? {
+                let call = match allowed(ctx, webhook, provider, memory, call, removals).await? {
                     Ok(call) => call,
                     Err(held) => return Ok(Outcome::Held(held)),
                 };
@@ -286,6 +364,8 @@ async fn allowed<'a>(
                 message: "the API server failed".to_owned(),
                 asked: None,
                 ours: true,
+                no_account: false,
+                calls: Duration::ZERO,
             })
         }
     }
@@ -301,6 +381,7 @@ async fn hold_back(
 ) -> Result<Next, PassError> {
     memory.with(|memory| {
         memory.farewell = None;
+        memory.no_account = false;
         memory.hold = None;
     });
     let assessment = Assessment::deletion_held(held.message);
@@ -425,15 +506,10 @@ async fn struggle(
     if trouble.ours {
         return Ok(Some(backoff::delay(1, schedule::seed(&uid))));
     }
-    let now = Instant::now();
-    let (began, attempts) = memory.with(|memory| {
-        let (began, attempts) = memory.farewell.unwrap_or((now, 0));
-        // A wait that the upstream asked for is not held against it.
-        let began = trouble.asked.map_or(began, |asked| began + asked);
-        memory.farewell = Some((began, attempts.saturating_add(1)));
-        (began, attempts.saturating_add(1))
-    });
-    if attempts >= LEAST_ATTEMPTS && now.saturating_duration_since(began) >= ctx.settings.deletion_deadline {
+    let deadline = ctx.settings.deletion_deadline;
+    let mut patience = memory.with(|memory| memory.farewell).unwrap_or_default();
+    patience.fail(trouble.calls);
+    if patience.is_over(deadline) {
         let id = recorded
             .id
             .as_ref()
@@ -441,22 +517,17 @@ async fn struggle(
         left_in_place(ctx, &webhook, id, &trouble.message).await;
         return release(ctx, &webhook, memory).await;
     }
-    let delay = backoff::delay(attempts, schedule::seed(&uid));
-    let left = ctx
-        .settings
-        .deletion_deadline
-        .saturating_sub(now.saturating_duration_since(began));
-    // The last attempt falls on the deadline, not minutes behind it.
-    let wait = match trouble.asked {
-        Some(asked) => asked.max(delay),
-        None if attempts >= LEAST_ATTEMPTS => delay.min(left),
-        None => delay,
-    };
-    memory.with(|memory| memory.hold = Some((Some(now + wait), String::new())));
+    let delay = backoff::delay(patience.attempts(), schedule::seed(&uid));
+    let wait = patience.wait(delay, trouble.asked, deadline);
+    memory.with(|memory| {
+        memory.farewell = Some(patience);
+        memory.no_account = trouble.no_account;
+        memory.hold = Some((Some(Instant::now() + wait), String::new()));
+    });
     let message = format!(
         "its registration could not be removed yet: {}; tried again until it works, or let go with an Event after {} s",
         trouble.message,
-        ctx.settings.deletion_deadline.as_secs()
+        deadline.as_secs()
     );
     match write_status(ctx, memory, &webhook, Assessment::deleting(message), |_| {}).await {
         Ok(_) | Err(PublishError::Conflict) => Ok(Some(wait)),

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::prober::ProbeMemory;
 use crate::{
     api::Webhook,
-    domain::{breaker::Counted, remote::TaskId},
+    domain::{breaker::Counted, patience::Patience, remote::TaskId},
 };
 
 /// A test that runs at the upstream.
@@ -73,8 +73,10 @@ pub struct Memory {
     pub published: Option<Instant>,
     /// One more change is to be made at the upstream, in a pass of its own.
     pub unfinished: bool,
-    /// First failed attempt to remove it, and how often it failed since.
-    pub farewell: Option<(Instant, u32)>,
+    /// How often its removal has failed, and how much of the deadline that took.
+    pub farewell: Option<Patience>,
+    /// There was no account to remove it with: none could be made, or the upstream refuses its credentials.
+    pub no_account: bool,
     /// Removals that were counted for it and are not known to be made, and until when they may be made.
     pub counted: Option<(Counted, Instant)>,
 }
@@ -99,6 +101,7 @@ impl Memory {
             published: None,
             unfinished: false,
             farewell: None,
+            no_account: false,
             counted: None,
         }
     }

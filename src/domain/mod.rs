@@ -12,6 +12,7 @@
 //! * [`hash`]: keyed hashes of what was applied, so that secrets are compared without being stored.
 //! * [`mint`]: a signing secret from random bytes.
 //! * [`status`]: what the user sees of all that; [`provider_status`]: the same for providers, and their finalizers.
+//! * [`patience`]: how long a deletion is tried.
 //! * [`gaps`]: spans in which deliveries cannot have arrived.
 //! * [`bounds`]: how long what stands in a status may be.
 //! * [`breaker`]: how many removals may go within a window.
@@ -28,6 +29,7 @@ pub mod gaps;
 pub mod hash;
 pub mod mint;
 pub mod owner;
+pub mod patience;
 pub mod plan;
 pub mod provider_status;
 pub mod recorded;
