@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::prober::ProbeMemory;
 use crate::{
@@ -77,6 +77,8 @@ pub struct Memory {
     pub farewell: Option<Patience>,
     /// There was no account to remove it with: none could be made, or the upstream refuses its credentials.
     pub no_account: bool,
+    /// Told when something happens to the object while a pass of it is under way.
+    pub woken: Arc<Notify>,
     /// Removals that were counted for it and are not known to be made, and until when they may be made.
     pub counted: Option<(Counted, Instant)>,
 }
@@ -102,6 +104,7 @@ impl Memory {
             unfinished: false,
             farewell: None,
             no_account: false,
+            woken: Arc::default(),
             counted: None,
         }
     }

@@ -418,6 +418,16 @@ pub async fn work(
         queue::Queue::new(Duration::ZERO),
         webhooks_woken,
         stopping.clone(),
+        |object| {
+            let uid = ctx
+                .caches
+                .webhooks
+                .get(object)
+                .and_then(|webhook| webhook.metadata.uid.clone());
+            if let Some(memory) = uid.and_then(|uid| ctx.memories.get(&uid)) {
+                memory.with(|memory| memory.woken.notify_waiters());
+            }
+        },
         {
             let ctx = Arc::clone(&ctx);
             move |object| {

@@ -64,6 +64,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
+    /// Whether a key is out.
+    pub(crate) fn is_out(&self, key: &K) -> bool {
+        self.running.contains_key(key)
+    }
+
     /// Waits for the next key that is due and takes it out. Nothing is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> K {
         let key = poll_fn(|cx| match self.delays.poll_expired(cx) {
@@ -91,11 +96,13 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 }
 
 /// Carries out `work` for each key that is woken or due, never twice at once for one key, until `stopping` turns
-/// true; then waits for what is in flight. `work` says when it wants to run again.
+/// true; then waits for what is in flight. `work` says when it wants to run again; `tell` is called when a key is
+/// woken while it is out.
 pub(crate) async fn run<K, F, W>(
     mut queue: Queue<K>,
     mut wakes: mpsc::UnboundedReceiver<K>,
     mut stopping: watch::Receiver<bool>,
+    tell: impl Fn(&K),
     work: F,
 ) where
     K: Clone + Eq + Hash + Send + 'static,
@@ -110,7 +117,12 @@ pub(crate) async fn run<K, F, W>(
     loop {
         tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => break,
-            Some(key) = wakes.recv() => queue.push(key, Instant::now()),
+            Some(key) = wakes.recv() => {
+                if queue.is_out(&key) {
+                    tell(&key);
+                }
+                queue.push(key, Instant::now());
+            }
             key = queue.next() => start(&mut running, key),
             Some(ended) = running.join_next() => match ended {
                 Ok((key, again)) => {

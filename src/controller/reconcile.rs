@@ -1,9 +1,9 @@
 //! One pass over one Webhook: resolve, check, observe, plan, act, publish. This file holds the order of the steps
 //! and decides whether the upstream is needed at all; `act.rs` talks to it.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use tokio::time::Instant;
@@ -39,7 +39,7 @@ use crate::{
         testing::Tester,
     },
     entropy::NoEntropy,
-    provider::{Finding, Learned, Priority, Provider, Upstream},
+    provider::{Account, Finding, Learned, Priority, Provider, Turn, Upstream},
 };
 
 /// How long the watch of Secrets may take to show what was just written.
@@ -110,14 +110,17 @@ async fn pass(ctx: &Arc<Context>, cached: Arc<Webhook>, memory: &MemoryCell) -> 
     memory.with(|memory| memory.probe.next = None);
     let object = ObjectRef::from_obj(cached.as_ref());
     let mut webhook = memory.newest(cached);
-    let mut turn = None;
+    let (mut place, mut turn) = (None, None);
     loop {
+        let woken = memory.with(|memory| Arc::clone(&memory.woken));
+        let mut woken = pin!(woken.notified());
+        woken.as_mut().enable();
         // Bounds what works at the same time; given back while this one only waits for its turn.
         let worker = ctx.workers.acquire().await.ok();
         if webhook.metadata.deletion_timestamp.is_some() {
-            // It takes a permit of its own once it has its turn: deletions at a dead upstream must not keep all
-            // workers waiting.
-            drop(worker);
+            // It takes a permit and a turn of its own: deletions at a dead upstream must not keep all workers waiting,
+            // and who holds a turn must not wait for another one.
+            drop((worker, turn, place));
             return farewell::pass(ctx, webhook, memory).await;
         }
         let mut pass = match prepare(ctx, Arc::clone(&webhook), memory).await? {
@@ -158,17 +161,21 @@ async fn pass(ctx: &Arc<Context>, cached: Arc<Webhook>, memory: &MemoryCell) -> 
                 return Ok(Some(next));
             }
             drop(worker);
+            let mut waiting = Place::keep_or_take(place.take(), &pass.account, priority);
             let mut stopping = ctx.stopping.clone();
             tokio::select! {
-                taken = pass.account.turns.take(priority) => turn = Some(taken),
+                biased;
                 _ = stopping.wait_for(|stop| *stop) => return Ok(None),
+                taken = &mut waiting.turn => turn = Some(taken),
+                // What has changed may be more urgent than what it waits for.
+                () = woken => place = Some(waiting),
             }
             // The queue may have been long: what counts is what is true now.
             let Some(now) = ctx.caches.webhooks.get(&object) else {
                 return Ok(None);
             };
             let now = memory.newest(now);
-            if now.metadata.resource_version != webhook.metadata.resource_version {
+            if turn.is_none() || now.metadata.resource_version != webhook.metadata.resource_version {
                 webhook = now;
                 continue;
             }
@@ -176,6 +183,28 @@ async fn pass(ctx: &Arc<Context>, cached: Arc<Webhook>, memory: &MemoryCell) -> 
             return work(pass).await;
         }
         return work(pass).await;
+    }
+}
+
+/// A place in the queue of an account.
+struct Place {
+    account: Arc<Account>,
+    priority: Priority,
+    turn: BoxFuture<'static, Turn>,
+}
+
+impl Place {
+    /// The place that there is already, or one of its own where that would be too far behind.
+    fn keep_or_take(place: Option<Self>, account: &Arc<Account>, priority: Priority) -> Self {
+        let kept = place.filter(|place| place.priority <= priority && Arc::ptr_eq(&place.account, account));
+        kept.unwrap_or_else(|| {
+            let turns = account.turns.clone();
+            Self {
+                account: Arc::clone(account),
+                priority,
+                turn: async move { turns.take(priority).await }.boxed(),
+            }
+        })
     }
 }
 

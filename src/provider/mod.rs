@@ -20,7 +20,7 @@ use tokio::time::Instant;
 pub use self::{
     account::{Account, Credentials, Finding, Learned, Standing},
     error::{Effect, ErrorClass, Operation, ProviderError},
-    limiter::Priority,
+    limiter::{Priority, Turn},
     transport::Transport,
 };
 use self::{

@@ -74,6 +74,24 @@ async fn many_at_once_go_at_the_rate_of_the_provider() {
     scene.quiet(Duration::from_secs(120)).await;
 }
 
+/// Deleted while they wait in the queue of a provider that works on one at a time: each has its turn once.
+#[tokio::test(start_paused = true)]
+async fn what_is_deleted_while_it_waits_for_its_turn_goes() {
+    for provider in [Thulium, Ricloud, Autocosmos] {
+        let one = json!({ "rateLimit": { "requestsPerSecond": 1, "burst": 1, "maxConcurrent": 1 } });
+        let scene = Scene::new(&[provider], &one, &[]);
+        let ids = scene.webhooks(provider, 20, &json!({}));
+        sleep(Duration::from_secs(5)).await;
+        for id in &ids {
+            scene.delete(id);
+        }
+        scene.until_gone(&ids, Duration::from_secs(120)).await;
+        let after = scene.webhook(provider, 20, &json!({}));
+        scene.until_ready(&[after], Duration::from_secs(30)).await;
+        assert_eq!(scene.registrations(provider), 1);
+    }
+}
+
 /// The provider is deleted first, then the operator restarts, then the Webhook goes: nothing is left of any of them.
 #[tokio::test(start_paused = true)]
 async fn a_provider_deleted_first_outlasts_its_webhooks_and_a_restart() {

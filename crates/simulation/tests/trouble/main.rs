@@ -9,6 +9,7 @@
     reason = "the helpers of a test fail as the test itself does: by panicking"
 )]
 
+mod budget;
 mod deletions;
 mod revoked;
 
