@@ -11,6 +11,7 @@
 
 mod budget;
 mod deletions;
+mod outage;
 mod revoked;
 
 use std::time::Duration;
