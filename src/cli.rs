@@ -12,6 +12,7 @@ use std::{
 };
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     check::{self, input, report},
     net::{AddressPolicy, AllowListError},
     telemetry::{self, LogFormat},
+    verify::{self, command::VerifyArgs},
 };
 
 #[cfg(test)]
@@ -55,6 +57,11 @@ pub enum Command {
     /// Exit code 0: clean; 1: findings; 2: something named could not be read. A Webhook is judged by the type of its
     /// provider, which is looked for among all that is given.
     Check(CheckArgs),
+    /// Judge the signature of a delivery that a receiver refused, or should have
+    ///
+    /// Reads the request as it came in (request line, headers, an empty line, the raw body) from standard input. Exit
+    /// code 0: valid; 1: invalid, and what is wrong; 2: nothing that can be judged. Secrets are never printed.
+    Verify(VerifyArgs),
     /// Print the three CustomResourceDefinitions as YAML
     ///
     /// For `webhook-operator crds | kubectl apply --server-side -f -`. They belong to this version of the binary.
@@ -250,6 +257,10 @@ pub async fn execute<E: Display>(command: Command, run: impl AsyncFnOnce(RunOpti
             Err(error) => complain(&format!("could not print the CRDs: {error}")),
         },
         Command::Check(args) => check_manifests(&args, io::stdin().lock(), &mut io::stdout().lock()),
+        Command::Verify(args) => {
+            let (stdin, mut out, mut err) = (io::stdin().lock(), io::stdout().lock(), io::stderr().lock());
+            verify::command::run(&args, Timestamp::now(), stdin, &mut out, &mut err)
+        }
         Command::Run(args) => {
             let options = match RunOptions::try_from(*args) {
                 Ok(options) => options,
@@ -349,7 +360,8 @@ fn network(text: &str) -> Result<String, AllowListError> {
     AddressPolicy::parse([text]).map(|_| text.to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A duration of at least one second, as manifests write them.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = text
         .parse::<ApiDuration>()
         .map_err(|error| error.to_string())?
@@ -360,7 +372,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-fn provider_type(text: &str) -> Result<ProviderType, String> {
+/// The name of an upstream, in any case.
+pub(crate) fn provider_type(text: &str) -> Result<ProviderType, String> {
     let known = ProviderType::ALL;
     known
         .into_iter()

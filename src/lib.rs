@@ -17,6 +17,7 @@ pub mod health;
 pub mod lease;
 pub mod metrics;
 pub mod telemetry;
+pub mod verify;
 pub mod yaml;
 
 #[cfg(all(feature = "break-journal", not(debug_assertions)))]

@@ -6,7 +6,7 @@ fn run_options(args: &[&str]) -> Result<RunOptions, String> {
     let line = ["webhook-operator", "run"].iter().chain(args);
     match Cli::read(line).map_err(|error| error.to_string())?.command {
         Command::Run(args) => RunOptions::try_from(*args).map_err(|error| error.to_string()),
-        Command::Crds | Command::Check(_) => panic!("asked for run"),
+        Command::Crds | Command::Check(_) | Command::Verify(_) => panic!("asked for run"),
     }
 }
 

@@ -47,23 +47,55 @@ pub fn sign(secret: &SecretText, unix_seconds: i64, body: &[u8]) -> String {
     format!("t={unix_seconds},s={}", mac.unwrap_or_default())
 }
 
+/// A header taken apart.
+struct Parts<'a> {
+    /// The time as it is written, which is what is signed.
+    time: &'a str,
+    seconds: i64,
+    mac: Vec<u8>,
+}
+
+fn parse(header: &str) -> Result<Parts<'_>, Refusal> {
+    let (time, mac) = header.trim().split_once(',').ok_or(Refusal::Malformed)?;
+    let time = time.trim().strip_prefix("t=").ok_or(Refusal::Malformed)?;
+    let mac = mac.trim().strip_prefix("s=").ok_or(Refusal::Malformed)?;
+    Ok(Parts {
+        time,
+        seconds: time.parse().map_err(|_| Refusal::Malformed)?,
+        mac: STANDARD.decode(mac).map_err(|_| Refusal::Malformed)?,
+    })
+}
+
 /// Judges a delivery; the signature is compared in constant time.
 ///
 /// # Errors
 ///
 /// The first of the three reasons that applies.
 pub fn verify(secret: &SecretText, header: &str, body: &[u8], now_unix_seconds: i64) -> Result<(), Refusal> {
-    let (time, given) = header.trim().split_once(',').ok_or(Refusal::Malformed)?;
-    let time = time.trim().strip_prefix("t=").ok_or(Refusal::Malformed)?;
-    let given = given.trim().strip_prefix("s=").ok_or(Refusal::Malformed)?;
-    let seconds: i64 = time.parse().map_err(|_| Refusal::Malformed)?;
-    let given = STANDARD.decode(given).map_err(|_| Refusal::Malformed)?;
-    // The text of the time is signed, not its number.
-    if mac(secret, time, body).is_none_or(|mac| mac.verify_slice(&given).is_err()) {
-        return Err(Refusal::Mismatch);
-    }
-    if now_unix_seconds.saturating_sub(seconds) > FRESHNESS_SECONDS {
+    verify_origin(secret, header, body)?;
+    let signed_at = signed_at(header).ok_or(Refusal::Malformed)?;
+    if now_unix_seconds.saturating_sub(signed_at) > FRESHNESS_SECONDS {
         return Err(Refusal::Stale);
+    }
+    Ok(())
+}
+
+/// When a delivery was signed, in Unix seconds, as its header says. `None`: the header is malformed.
+#[must_use]
+pub fn signed_at(header: &str) -> Option<i64> {
+    parse(header).ok().map(|parts| parts.seconds)
+}
+
+/// Judges who signed a delivery, however long ago; see [`signed_at`].
+///
+/// # Errors
+///
+/// [`Refusal::Malformed`] or [`Refusal::Mismatch`].
+pub fn verify_origin(secret: &SecretText, header: &str, body: &[u8]) -> Result<(), Refusal> {
+    let parts = parse(header)?;
+    // The text of the time is signed, not its number.
+    if mac(secret, parts.time, body).is_none_or(|mac| mac.verify_slice(&parts.mac).is_err()) {
+        return Err(Refusal::Mismatch);
     }
     Ok(())
 }
