@@ -10,6 +10,7 @@ mod control_plane;
 mod crds;
 mod demo;
 mod deny;
+mod judges;
 mod programs;
 mod progress;
 mod stand;
@@ -50,6 +51,8 @@ enum Task {
     Bench(bench::Args),
     /// Kill the operator hundreds of times under faults, and judge what is left of it.
     Chaos(chaos::Args),
+    /// Let others' programs judge what is done here: the vendor's client of ricloud.
+    Judges(judges::Args),
     /// Do all that a change has to pass: tests, formatting, lints, docs, licences.
     Ci(ci::Args),
     /// Check what the dependencies are: licences, sources, bans, advisories.
@@ -64,6 +67,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Crds(args) => crds::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Chaos(args) => chaos::run(&args),
+        Task::Judges(args) => judges::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Deny(args) => deny::run(&args),
     }

@@ -1,0 +1,81 @@
+//! `cargo xtask judges`: others' programs, which know nothing of this project, judge what it does.
+//!
+//! A judge is a file in `judges/` with a `run`, and its line in [`JUDGES`]. What it needs it installs into the cache
+//! folder, and never into the checkout; what it cannot get, it names.
+
+mod python;
+mod ricloud;
+
+use crate::progress::{Failure, say};
+
+/// A program of others.
+struct Judge {
+    /// What it is asked for by.
+    name: &'static str,
+    /// Who judges what.
+    about: &'static str,
+    run: fn() -> Result<Outcome, Failure>,
+}
+
+/// What came of asking one. That it disagrees is a [`Failure`].
+enum Outcome {
+    /// It agrees; in how many cases, in words.
+    Agrees(String),
+    /// It cannot be asked here; what is missing, with the cure.
+    Missing(String),
+}
+
+const JUDGES: &[Judge] = &[Judge {
+    name: "ricloud",
+    about: "the vendor's client (PyPI ricloud) verifies our ricloud signatures, and we verify its own",
+    run: ricloud::run,
+}];
+
+/// Arguments of `judges`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Those to ask. All of them where none is named; then one that cannot be asked is passed over.
+    names: Vec<String>,
+    /// Only say who they are.
+    #[arg(long)]
+    list: bool,
+}
+
+/// Asks them one after the other, and tells at the end who disagrees or, if it was named, cannot be asked.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let known: Vec<&str> = JUDGES.iter().map(|judge| judge.name).collect();
+    if let Some(name) = args.names.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(Failure::new(format!(
+            "there is no judge {name:?}; known are {}",
+            known.join(", ")
+        )));
+    }
+    let mut failed = Vec::new();
+    for judge in JUDGES {
+        if !args.names.is_empty() && !args.names.iter().any(|name| name == judge.name) {
+            continue;
+        }
+        if args.list {
+            say(format!("{:<12} {}", judge.name, judge.about))?;
+            continue;
+        }
+        eprintln!("== {}: {}", judge.name, judge.about);
+        match (judge.run)() {
+            Ok(Outcome::Agrees(cases)) => say(format!("{}: agrees: {cases}", judge.name))?,
+            Ok(Outcome::Missing(what)) => {
+                say(format!("{}: SKIPPED: {what}", judge.name))?;
+                if !args.names.is_empty() {
+                    failed.push(judge.name);
+                }
+            }
+            Err(failure) => {
+                say(format!("{}: DISAGREES or failed: {failure}", judge.name))?;
+                failed.push(judge.name);
+            }
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("not agreed: {}", failed.join(", "))))
+}
