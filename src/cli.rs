@@ -19,6 +19,7 @@ use crate::{
     api::{duration::ApiDuration, provider::ProviderType, schema},
     check::{self, input, report},
     net::{AddressPolicy, AllowListError},
+    plugin,
     telemetry::{self, LogFormat},
     verify::{self, command::VerifyArgs},
 };
@@ -235,10 +236,14 @@ impl Cli {
     }
 }
 
-/// The whole process: reads the command line, starts what every command needs, and carries it out; `run` is given
+/// The whole process, under the name of the plugin that one's ([`plugin`]): reads the command line, starts what every command needs, and carries it out; `run` is given
 /// the options of the command `run`. Returns how the process is to end.
 pub async fn main<E: Display>(run: impl AsyncFnOnce(RunOptions) -> Result<(), E>) -> ExitCode {
-    match Cli::read(std::env::args_os()) {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if plugin::is_invoked_as(args.first().map(OsString::as_os_str)) {
+        return Box::pin(plugin::main(args)).await;
+    }
+    match Cli::read(args) {
         Ok(cli) => ExitCode::from(execute(cli.command, run).await),
         Err(error) => {
             // Nothing can be done about a closed terminal.

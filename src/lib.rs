@@ -16,6 +16,7 @@ pub mod entropy;
 pub mod health;
 pub mod lease;
 pub mod metrics;
+pub mod plugin;
 pub mod telemetry;
 pub mod verify;
 pub mod yaml;

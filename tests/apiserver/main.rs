@@ -27,6 +27,7 @@ mod lease;
 mod left_behind;
 mod manifests;
 mod operator;
+mod plugin;
 mod probes;
 mod quiet;
 mod raw;
