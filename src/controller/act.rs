@@ -253,6 +253,10 @@ impl Pass {
     async fn journal(&mut self, journal: Journal) -> Result<(), PublishError> {
         self.webhook = write_journal(&self.ctx, &self.memory, &self.webhook, &journal).await?;
         self.recorded = Recorded::read(&self.webhook, &self.ctx.key);
+        if matches!(journal, Journal::Recorded { .. }) {
+            // What was given up is replaced now: the new one is not to be made anew again.
+            self.memory.with(|memory| memory.removed = false);
+        }
         Ok(())
     }
 
