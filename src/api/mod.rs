@@ -67,7 +67,8 @@ pub const ID_ANNOTATION: &str = "webhook-operator.dev/id";
 pub const CREATE_PENDING: &str = "webhook-operator.dev/create-pending";
 
 /// Annotation on a `Webhook`: proof that this very object recorded the id in [`ID_ANNOTATION`], as
-/// `<created or adopted>:<keyed hash of uid and id>`. A copy of the annotations on another object proves nothing.
+/// `<created or adopted>:<keyed hash of uid and id>`, and after another colon a keyed hash of what was created, where
+/// that is known. A copy of the annotations on another object proves nothing.
 pub const CLAIM_ANNOTATION: &str = "webhook-operator.dev/claim";
 
 /// Annotation on a provider: which URLs were left at which targets when their Webhooks went, as keyed hashes. A

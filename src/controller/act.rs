@@ -282,10 +282,15 @@ impl Pass {
     ) -> Result<(), PassError> {
         super::providers::protect(&self.ctx, &self.provider).await?;
         let id = remote.id.clone();
+        // The marked create made it; an older one that is only recorded again it did not make.
+        let by_mark = origin == Origin::Created && self.recorded.trusted_id() != Some(&id);
+        let mark = self.recorded.mark.as_ref().filter(|_| by_mark);
+        let made_of = mark.and_then(|mark| mark.made_of.clone());
         self.journal(Journal::Recorded {
             id: id.clone(),
             origin,
             retire: replaces,
+            made_of,
         })
         .await?;
         if !rest.is_empty() {
@@ -346,6 +351,7 @@ impl Pass {
                     id,
                     origin: Origin::Created,
                     retire: None,
+                    made_of: None,
                 })
                 .await?;
             }
@@ -356,6 +362,7 @@ impl Pass {
                 time: self.ctx.clock.now(),
                 replaces: replaces.clone(),
                 retire: None,
+                made_of: Some(self.made_of()),
             };
             self.journal(Journal::Pending(mark)).await?;
         }
@@ -402,6 +409,7 @@ impl Pass {
             id: remote.id.clone(),
             origin: Origin::Created,
             retire: replaces,
+            made_of: mark.as_ref().and_then(|mark| mark.made_of.clone()),
         };
         for attempt in 1..=5_u32 {
             match self.journal(journal.clone()).await {
@@ -491,6 +499,7 @@ impl Pass {
                 id: id.clone(),
                 origin: Origin::Adopted,
                 retire: None,
+                made_of: None,
             })
             .await?;
         }

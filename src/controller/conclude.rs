@@ -27,7 +27,6 @@ use crate::{
         capabilities::{Identity, SecretRule, TargetRule},
         desired::Desired,
         gaps::{self, Deliveries},
-        hash::Applied,
         recorded::{Origin, Recorded},
         remote::{Remote, RemoteId, differences},
         status::{Aspect, Assessment, Registered, Said, note_drift, note_registration, state_of},
@@ -115,6 +114,7 @@ impl Pass {
                 id,
                 origin: self.origin(),
                 retire: None,
+                made_of: None,
             };
             self.webhook = write_journal(&self.ctx, &self.memory, &self.webhook, &journal).await?;
             self.recorded = Recorded::read(&self.webhook, &self.ctx.key);
@@ -358,7 +358,7 @@ impl Pass {
             .remote
             .as_ref()
             .map_or(want.url.clone(), |remote| remote.url.clone());
-        let hash = (self.applied() != Applied::Same).then(|| self.wanted.clone());
+        let hash = (old.applied_hash.as_deref() != Some(self.wanted.as_str())).then(|| self.wanted.clone());
         let wrote = self.mutated && found.how != SyncedReason::InSync || !found.corrected.is_empty();
         let found_new_drift =
             !found.drift.is_empty() && old.drift.as_ref().is_none_or(|drift| drift.fields != found.drift);

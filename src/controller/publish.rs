@@ -71,6 +71,8 @@ pub enum Journal {
         origin: Origin,
         /// What a replacement has replaced.
         retire: Option<RemoteId>,
+        /// What it was made of, where that is known.
+        made_of: Option<String>,
     },
     /// Nothing was written after all: mark and finalizer go, an older id stays.
     Withdrawn,
@@ -113,11 +115,22 @@ pub async fn write_journal(
     let uid = webhook.uid().unwrap_or_default();
     match journal {
         Journal::Pending(mark) => set(CREATE_PENDING, Some(mark.to_text(&ctx.key, &uid))),
-        Journal::Recorded { id, origin, retire } => {
+        Journal::Recorded {
+            id,
+            origin,
+            retire,
+            made_of,
+        } => {
             set(ID_ANNOTATION, Some(id.0.clone()));
             set(
                 CLAIM_ANNOTATION,
-                Some(Recorded::proof_text(&ctx.key, &uid, id, *origin)),
+                Some(Recorded::proof_text(
+                    &ctx.key,
+                    &uid,
+                    id,
+                    *origin,
+                    made_of.as_deref(),
+                )),
             );
             let rest = retire.as_ref().map(|old| {
                 let mark = Mark {
@@ -125,6 +138,7 @@ pub async fn write_journal(
                     time: ctx.clock.now(),
                     replaces: None,
                     retire: Some(old.clone()),
+                    made_of: None,
                 };
                 mark.to_text(&ctx.key, &uid)
             });

@@ -33,7 +33,7 @@ use crate::{
         desired::Desired,
         hash::Applied,
         owner::ProviderKey,
-        recorded::{Origin, Recorded},
+        recorded::{Origin, Recorded, made_of},
         schedule,
         status::{Assessment, is_settled},
         testing::Tester,
@@ -376,6 +376,7 @@ async fn due(pass: &mut Pass) -> Result<Due, PassError> {
                 id,
                 origin: Origin::Adopted,
                 retire: None,
+                made_of: None,
             };
             pass.webhook = write_journal(&ctx, &pass.memory, &pass.webhook, &journal).await?;
             pass.recorded = Recorded::read(&pass.webhook, &ctx.key);
@@ -487,7 +488,20 @@ impl Pass {
             .status
             .as_ref()
             .and_then(|status| status.applied_hash.as_deref());
+        if recorded.is_none()
+            && self.recorded.made_of.is_some()
+            && self.recorded.made_of == Some(self.made_of())
+        {
+            // The process that made it died before it could say so in the status.
+            return Applied::Same;
+        }
         self.ctx.key.compare(recorded, &self.wanted)
+    }
+
+    /// What a registration that is made now is made of.
+    pub(super) fn made_of(&self) -> String {
+        let generation = self.webhook.metadata.generation.unwrap_or_default();
+        made_of(&self.ctx.key, &self.uid(), generation, &self.wanted)
     }
 
     /// Everything on which the success of an attempt may depend.

@@ -23,6 +23,20 @@ pub struct Mark {
     /// The new one is recorded: this one is still to be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retire: Option<RemoteId>,
+    /// What [`made_of`] says of all that is being posted, secrets included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_of: Option<String>,
+}
+
+/// Hash of everything that a registration is made of (`wanted`: its hash as it is in the status), bound to the object
+/// and the generation of its spec. It says that nothing has to be written again where the process died before it could
+/// say so in the status, and it is of no use to anybody else.
+#[must_use]
+pub fn made_of(key: &HashKey, uid: &str, generation: i64, wanted: &str) -> String {
+    key.fingerprint(
+        "made of",
+        &serde_json::json!([uid, generation, wanted]).to_string(),
+    )
 }
 
 impl Mark {
@@ -39,7 +53,15 @@ impl Mark {
 
     fn seal(&self, key: &HashKey, uid: &str) -> String {
         let id = |id: &Option<RemoteId>| id.as_ref().map(|id| id.0.clone()).unwrap_or_default();
-        let fields = serde_json::json!([uid, self.hash, self.time, id(&self.replaces), id(&self.retire)]);
+        let made_of = self.made_of.as_deref().unwrap_or_default();
+        let fields = serde_json::json!([
+            uid,
+            self.hash,
+            self.time,
+            id(&self.replaces),
+            id(&self.retire),
+            made_of
+        ]);
         key.fingerprint("mark", &fields.to_string())
     }
 
@@ -63,6 +85,7 @@ impl Mark {
             time: Timestamp::UNIX_EPOCH,
             replaces: None,
             retire: None,
+            made_of: None,
         }
     }
 }
@@ -117,6 +140,8 @@ pub struct Recorded {
     pub may_have_written: bool,
     /// Annotation and proof are as they should be for the trusted id.
     pub annotated: bool,
+    /// What the registration was made of, as [`made_of`] says, where it was made for this object.
+    pub made_of: Option<String>,
 }
 
 impl Recorded {
@@ -127,12 +152,15 @@ impl Recorded {
         let uid = webhook.uid().unwrap_or_default();
         let annotated = annotation(ID_ANNOTATION);
         let proven = annotated.and_then(|id| {
-            let (origin, proof) = annotation(CLAIM_ANNOTATION)?.split_once(':')?;
+            let mut parts = annotation(CLAIM_ANNOTATION)?.splitn(3, ':');
+            let (origin, proof) = (parts.next()?, parts.next()?);
             let origin = [Origin::Created, Origin::Adopted]
                 .into_iter()
                 .find(|known| known.as_str() == origin)?;
-            (proof == key.proof(&uid, id)).then_some(origin)
+            (proof == key.proof(&uid, id)).then(|| (origin, parts.next().map(str::to_owned)))
         });
+        let made_of = proven.as_ref().and_then(|(_, made_of)| made_of.clone());
+        let proven = proven.map(|(origin, _)| origin);
         let in_status = webhook
             .status
             .as_ref()
@@ -152,6 +180,7 @@ impl Recorded {
                 .iter()
                 .any(|finalizer| finalizer == FINALIZER),
             annotated: proven.is_some(),
+            made_of,
         }
     }
 
@@ -170,10 +199,20 @@ impl Recorded {
         matches!(self.id, Some((_, Trust::Proven(Origin::Created))))
     }
 
-    /// Text of the annotation that proves `id`.
+    /// Text of the annotation that proves `id`, and says what it was made of where that is known.
     #[must_use]
-    pub fn proof_text(key: &HashKey, uid: &str, id: &RemoteId, origin: Origin) -> String {
-        format!("{}:{}", origin.as_str(), key.proof(uid, &id.0))
+    pub fn proof_text(
+        key: &HashKey,
+        uid: &str,
+        id: &RemoteId,
+        origin: Origin,
+        made_of: Option<&str>,
+    ) -> String {
+        let proof = key.proof(uid, &id.0);
+        match made_of {
+            Some(made_of) => format!("{origin}:{proof}:{made_of}"),
+            None => format!("{origin}:{proof}"),
+        }
     }
 }
 
@@ -217,8 +256,8 @@ mod tests {
 
     #[test]
     fn a_proven_annotation_beats_the_status_and_a_copied_one_does_not() {
-        let mine = Recorded::proof_text(&key(), "uid-1", &RemoteId("5".into()), Origin::Created);
-        let other = Recorded::proof_text(&key(), "uid-2", &RemoteId("5".into()), Origin::Created);
+        let mine = Recorded::proof_text(&key(), "uid-1", &RemoteId("5".into()), Origin::Created, None);
+        let other = Recorded::proof_text(&key(), "uid-2", &RemoteId("5".into()), Origin::Created, None);
         let read = |proof: &str, status| {
             Recorded::read(
                 &webhook(&[(ID_ANNOTATION, "5"), (CLAIM_ANNOTATION, proof)], status),
@@ -241,12 +280,37 @@ mod tests {
     }
 
     #[test]
+    fn what_it_was_made_of_counts_only_beside_its_proof_and_for_its_own_generation() {
+        let five = RemoteId("5".into());
+        let made = made_of(&key(), "uid-1", 1, "wanted");
+        let text = |uid: &str| Recorded::proof_text(&key(), uid, &five, Origin::Created, Some(&made));
+        let read = |text: &str| {
+            Recorded::read(
+                &webhook(&[(ID_ANNOTATION, "5"), (CLAIM_ANNOTATION, text)], None),
+                &key(),
+            )
+        };
+        let mine = read(&text("uid-1"));
+        assert_eq!(mine.id, Some((five.clone(), Trust::Proven(Origin::Created))));
+        assert_eq!(mine.made_of.as_ref(), Some(&made));
+        assert_eq!(read(&text("uid-2")).made_of, None);
+        for other in [
+            made_of(&key(), "uid-2", 1, "wanted"),
+            made_of(&key(), "uid-1", 2, "wanted"),
+            made_of(&key(), "uid-1", 1, "another"),
+        ] {
+            assert_ne!(other, made);
+        }
+    }
+
+    #[test]
     fn a_mark_survives_and_a_spoiled_one_is_old_and_unknown() {
         let mark = Mark {
             hash: "abc".into(),
             time: Timestamp::from_second(1_800_000_000).unwrap(),
             replaces: Some(RemoteId("5".into())),
             retire: None,
+            made_of: Some("def".into()),
         };
         let text = mark.to_text(&key(), "uid-1");
         assert_eq!(Mark::from_text(&text, &key(), "uid-1"), mark);

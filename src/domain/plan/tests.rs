@@ -66,6 +66,7 @@ fn owns(id: &str) -> Recorded {
         mark: None,
         may_have_written: true,
         annotated: true,
+        made_of: None,
     }
 }
 
@@ -75,6 +76,7 @@ fn mark(content: &Desired, seconds: i64) -> Mark {
         time: at(seconds),
         replaces: None,
         retire: None,
+        made_of: None,
     }
 }
 

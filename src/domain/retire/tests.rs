@@ -109,6 +109,7 @@ fn mark(seconds: i64) -> Mark {
         time: at(seconds),
         replaces: None,
         retire: None,
+        made_of: None,
     }
 }
 

@@ -198,6 +198,7 @@ impl World {
                     time: world.now,
                     replaces: None,
                     retire: Some(old),
+                    made_of: None,
                 }
                 .to_text(&key(), &uid)
             });
@@ -205,7 +206,7 @@ impl World {
             world.annotate(ID_ANNOTATION, Some(id.0.clone()));
             world.annotate(
                 CLAIM_ANNOTATION,
-                Some(Recorded::proof_text(&key(), &uid, id, origin)),
+                Some(Recorded::proof_text(&key(), &uid, id, origin, None)),
             );
             world.annotate(CREATE_PENDING, mark);
         })
@@ -500,6 +501,7 @@ fn carry_out(world: &mut World, recorded: &Recorded, step: Step) -> Result<(), D
                 time: world.now,
                 replaces: replaces.clone(),
                 retire: None,
+                made_of: None,
             };
             world.effect(|world| {
                 let uid = world.object().metadata.uid.clone().unwrap();
