@@ -250,7 +250,7 @@ impl Pass {
     }
 
     /// Writes the journal and takes the object as it is then.
-    async fn journal(&mut self, journal: Journal) -> Result<(), PublishError> {
+    pub(super) async fn journal(&mut self, journal: Journal) -> Result<(), PublishError> {
         self.webhook = write_journal(&self.ctx, &self.memory, &self.webhook, &journal).await?;
         self.recorded = Recorded::read(&self.webhook, &self.ctx.key);
         if matches!(journal, Journal::Recorded { .. }) {
@@ -396,48 +396,10 @@ impl Pass {
             Err(error) if by_target => self.failed(&error, false).await,
             Err(error) => {
                 tracing::debug!(name = self.webhook.name_any(), %error, "a create was sent and its outcome is not known");
+                self.still_marked().await?;
                 self.wait_for_mark(Duration::from_secs(1)).await
             }
         }
-    }
-
-    /// Stores the new id. It has to succeed, or the registration would have to be found again: a few tries at once,
-    /// each on the newest version of the object, as long as the mark is still this create's.
-    async fn record_created(&mut self, remote: &Remote, replaces: Option<RemoteId>) -> Result<(), PassError> {
-        let mark = self.recorded.mark.clone();
-        let journal = Journal::Recorded {
-            id: remote.id.clone(),
-            origin: Origin::Created,
-            retire: replaces,
-            made_of: mark.as_ref().and_then(|mark| mark.made_of.clone()),
-        };
-        for attempt in 1..=5_u32 {
-            match self.journal(journal.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(PublishError::Gone) => return Err(PublishError::Gone.into()),
-                Err(PublishError::Conflict) => {
-                    let newest = self.read_afresh().await?;
-                    if Recorded::read(&newest, &self.ctx.key).mark != mark
-                        || newest.uid() != self.webhook.uid()
-                    {
-                        return Err(PublishError::Conflict.into());
-                    }
-                    self.webhook = newest;
-                }
-                Err(PublishError::Kube(error)) => {
-                    tracing::warn!(name = self.webhook.name_any(), %error, attempt, "the new id could not be stored; trying again");
-                    tokio::time::sleep(Duration::from_millis(100) * attempt).await;
-                }
-            }
-        }
-        Err(PublishError::Conflict.into())
-    }
-
-    async fn read_afresh(&self) -> Result<Arc<Webhook>, PassError> {
-        let api: kube::Api<Webhook> = kube::Api::namespaced(self.ctx.client.clone(), &self.namespace());
-        let mut webhook = api.get(&self.webhook.name_any()).await?;
-        webhook.metadata.managed_fields = None;
-        Ok(Arc::new(webhook))
     }
 
     /// A secret that the upstream makes has nowhere to go: then nothing is created.

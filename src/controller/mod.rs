@@ -9,6 +9,7 @@ mod act;
 pub mod breaker;
 mod conclude;
 pub mod context;
+mod created;
 mod farewell;
 mod generated;
 pub mod hash_key;
