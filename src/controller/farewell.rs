@@ -43,6 +43,9 @@ use crate::{
 /// How often a create of unknown outcome is looked for while the object waits to go.
 const MARK_RECHECK: Duration = Duration::from_secs(5);
 
+/// How long the cache is given to come up to date.
+const STALE_RECHECK: Duration = Duration::from_secs(1);
+
 /// Why it takes longer than one pass.
 struct Trouble {
     message: String,
@@ -315,6 +318,9 @@ async fn take_away(
                 Seen::All(list) => all = Some(list),
                 Seen::One(_) | Seen::CannotKnow => return Ok(Outcome::Gone),
             },
+            Farewell::SwitchOff(_) | Farewell::Remove(_) if !is_current(ctx, webhook).await? => {
+                return Ok(Outcome::NotYet(STALE_RECHECK));
+            }
             Farewell::SwitchOff(id) => {
                 let call = match allowed(ctx, webhook, provider, memory, call, 1).await? {
                     Ok(call) => call,
@@ -343,6 +349,32 @@ async fn take_away(
     }
 }
 
+/// Whether the API server has the object just as the cache shows it. A cache may show the past, after a restart for
+/// minutes: what goes there may be gone for long, and its registration may belong to another that came after it.
+async fn is_current(ctx: &Context, webhook: &Webhook) -> Result<bool, Trouble> {
+    let api: kube::Api<Webhook> =
+        kube::Api::namespaced(ctx.client.clone(), &webhook.namespace().unwrap_or_default());
+    match api.get_metadata_opt(&webhook.name_any()).await {
+        Ok(newest) => Ok(newest.is_some_and(|newest| {
+            newest.uid() == webhook.uid() && newest.resource_version() == webhook.resource_version()
+        })),
+        Err(error) => {
+            tracing::warn!(name = webhook.name_any(), %error, "the object could not be read before its removal; it is tried again");
+            Err(api_failed())
+        }
+    }
+}
+
+fn api_failed() -> Trouble {
+    Trouble {
+        message: "the API server failed".to_owned(),
+        asked: None,
+        ours: true,
+        no_account: false,
+        calls: Duration::ZERO,
+    }
+}
+
 /// The call with which so many registrations may be removed now, unless the provider's limit holds that back.
 async fn allowed<'a>(
     ctx: &Context,
@@ -360,13 +392,7 @@ async fn allowed<'a>(
         Ok(Verdict::Held(held)) => Ok(Err(held)),
         Err(error) => {
             tracing::warn!(name = webhook.name_any(), %error, "the removal could not be counted; it is tried again");
-            Err(Trouble {
-                message: "the API server failed".to_owned(),
-                asked: None,
-                ours: true,
-                no_account: false,
-                calls: Duration::ZERO,
-            })
+            Err(api_failed())
         }
     }
 }
