@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::{sync::watch, task::JoinHandle};
 use webhook_operator::{
     cli::{Cli, Command, RunOptions},
+    clock::Clock,
     controller::{self, Ground, RunError},
     entropy::Entropy,
     health::Readiness,
@@ -68,8 +69,17 @@ impl Operator {
     /// Starts a process that works while it holds the Lease.
     #[must_use]
     pub fn contend(world: &World, options: RunOptions) -> Self {
+        Self::contend_on(world, options, world.clock().clone())
+    }
+
+    /// The same on a machine whose clock is another.
+    #[must_use]
+    pub fn contend_on(world: &World, options: RunOptions, clock: Clock) -> Self {
         let line = world.wire().line();
-        let ground = ground(world, &line);
+        let ground = Ground {
+            clock,
+            ..ground(world, &line)
+        };
         let (stop, stopping) = watch::channel(false);
         let ends = stop.clone();
         let task = tokio::spawn(async move {

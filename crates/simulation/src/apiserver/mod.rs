@@ -199,6 +199,13 @@ impl ApiServer {
         self.changed.send_modify(|_| {});
     }
 
+    /// Watches that are open stay open and show nothing any more, not even their end: the connection is dead and
+    /// nobody has said so.
+    pub fn mute(&self) {
+        self.lock().mute();
+        self.changed.send_modify(|_| {});
+    }
+
     /// Forgets all changes until now: watches that want to go on from an older version get 410.
     pub fn compact(&self) {
         self.lock().compact();

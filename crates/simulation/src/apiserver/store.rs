@@ -141,6 +141,7 @@ pub(super) struct State {
     base: Objects,
     compacted: u64,
     frozen: Option<(u64, Instant)>,
+    mutes: u64,
 }
 
 /// RFC 7386.
@@ -200,7 +201,16 @@ impl State {
             base: Objects::new(),
             compacted: 1,
             frozen: None,
+            mutes: 0,
         }
+    }
+
+    pub(super) fn mutes(&self) -> u64 {
+        self.mutes
+    }
+
+    pub(super) fn mute(&mut self) {
+        self.mutes += 1;
     }
 
     pub(super) fn version(&self) -> u64 {

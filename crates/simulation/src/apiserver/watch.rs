@@ -40,6 +40,8 @@ struct Running {
     since: u64,
     until: Instant,
     ended: bool,
+    /// How often watches had been muted when this one began.
+    mutes: u64,
 }
 
 /// What a look at the changes has found.
@@ -58,6 +60,7 @@ impl ApiServer {
         }
         let running = Running {
             server: self.clone(),
+            mutes: self.lock().mutes(),
             changed: self.changed.subscribe(),
             since: watching.since,
             until: Instant::now() + Duration::from_secs(watching.timeout_seconds),
@@ -82,6 +85,9 @@ impl Running {
             return None;
         }
         loop {
+            if self.mutes < self.server.lock().mutes() {
+                return std::future::pending().await;
+            }
             self.changed.mark_unchanged();
             let wake = match self.look() {
                 Look::Events(events) => return Some(events),
