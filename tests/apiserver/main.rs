@@ -22,6 +22,7 @@ mod examples;
 mod failures;
 mod generate;
 mod harness;
+mod hops;
 mod kubectl;
 mod lease;
 mod left_behind;

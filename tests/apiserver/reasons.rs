@@ -24,7 +24,11 @@ enum Said {
 
 use Said::{By, Later};
 
-const PROBE: Said = Later("the operator's own probe of a receiver");
+/// What keeps a delivery from its receiver.
+const WAY: Said = By("hops::what_keeps_a_delivery_from_the_receiver_is_named");
+
+/// What a receiver answers.
+const ANSWER: Said = By("hops::what_a_receiver_answers_is_judged_and_not_shown");
 
 fn of_ready(reason: ReadyReason) -> Said {
     match reason {
@@ -102,12 +106,12 @@ fn of_tested(reason: TestedReason) -> Said {
         TestedReason::DnsFailed
         | TestedReason::BlockedAddress
         | TestedReason::ConnectFailed
-        | TestedReason::TlsFailed
-        | TestedReason::Timeout
+        | TestedReason::TlsFailed => WAY,
+        TestedReason::Timeout
         | TestedReason::Redirected
         | TestedReason::HttpStatus
         | TestedReason::SignatureRejected
-        | TestedReason::ForgeryAccepted => PROBE,
+        | TestedReason::ForgeryAccepted => ANSWER,
     }
 }
 
@@ -173,13 +177,14 @@ fn of_provider(reason: ProviderReason) -> Said {
 }
 
 /// The sources of the tests that the table may name.
-const SOURCES: [(&str, &str); 7] = [
+const SOURCES: [(&str, &str); 8] = [
     ("breaker", include_str!("breaker.rs")),
     ("registers", include_str!("registers.rs")),
     ("changes", include_str!("changes.rs")),
     ("conflicts", include_str!("conflicts.rs")),
     ("deletes", include_str!("deletes.rs")),
     ("failures", include_str!("failures.rs")),
+    ("hops", include_str!("hops.rs")),
     ("reasons", include_str!("reasons.rs")),
 ];
 
@@ -225,7 +230,7 @@ fn every_reason_has_its_test() {
         wrong.is_empty(),
         "no such test, or it does not name the reason: {wrong:#?}"
     );
-    assert_eq!(produced, [16, 17, 4, 8, 3, 5, 9]);
+    assert_eq!(produced, [16, 17, 13, 8, 3, 5, 9]);
     let types: BTreeSet<&str> = ConditionType::ALL.iter().map(|type_| type_.as_str()).collect();
     let covered = [
         "Ready",
