@@ -1,8 +1,8 @@
 //! `kubectl webhook`: the binary under the name `kubectl-webhook`, for people at a terminal and for scripts.
 //!
-//! It only asks: it reads Webhooks, and sets the request annotations that the operator watches. [`cluster`] finds the
-//! cluster as kubectl does, [`list`], [`request`] and [`why`] are the verbs, [`explain`] says in plain words what to
-//! do next, [`table`] prints.
+//! It only asks: it reads Webhooks, and sets the request annotations that the operator watches. `cluster` finds the
+//! cluster as kubectl does, `list`, `request` and `why` are the verbs, `explain` says in plain words what to do next,
+//! `table` prints.
 
 mod cluster;
 mod explain;

@@ -32,8 +32,8 @@ pub struct VerifyArgs {
 
     /// A file with the secret as it is mounted from the Secret; may be given several times
     ///
-    /// During a rotation these are the files <key>, <key>.next and <key>.previous. For Thulium it holds the password
-    /// of the Basic authentication, for Conpeek the value of --header: these two sign nothing.
+    /// During a rotation these are the files `<key>`, `<key>.next` and `<key>.previous`. For Thulium it holds the
+    /// password of the Basic authentication, for Conpeek the value of --header: these two sign nothing.
     #[arg(long, required = true, value_name = "FILE")]
     secret_file: Vec<PathBuf>,
 

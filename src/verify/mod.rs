@@ -2,7 +2,7 @@
 //!
 //! For people who debug a receiver, so it tries what goes wrong in practice: a line break at the end of the secret or
 //! the body, a secret still in Base64, another way of writing the signature. [`request`] reads the delivery,
-//! [`schemes`] knows what each upstream sends, [`command`] is the command line around them. What is signed and how
+//! `schemes` knows what each upstream sends, [`command`] is the command line around them. What is signed and how
 //! stands with the providers; no secret is ever part of a message.
 
 pub mod command;
