@@ -8,7 +8,7 @@ mod verdict;
 use std::time::Duration;
 
 pub use self::{
-    probe::{ProbeSituation, next_probe, state_after},
+    probe::{ProbeSituation, next_probe, regular_test, state_after},
     threshold::{Tally, start_over},
     verdict::{Verdict, note_test, record},
 };

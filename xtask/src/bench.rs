@@ -3,11 +3,13 @@
 //! A real control plane, doubles of the four upstreams and the operator's own process; the figures come from the
 //! apiserver's audit log, from what the doubles saw and from `/proc`, never from the operator. Progress goes to
 //! standard error, one line of JSON to standard output. What is started is in [`stand`] and [`crate::stand`], the manifests are in
-//! [`load`], reading the audit log in [`audit`], percentiles and rates in [`figures`].
+//! [`load`], the load of the operator's own tests is in [`probes`], reading the audit log in [`audit`], percentiles and rates in [`figures`].
 
 mod audit;
 mod figures;
 mod load;
+mod probes;
+mod receiver;
 mod stand;
 
 use std::{
@@ -23,7 +25,7 @@ use tokio::time::sleep;
 use self::{
     audit::Audit,
     figures::{Costs, PerObject, round, spread},
-    load::Load,
+    load::{Load, Pace, Set, prepare},
     stand::{Doubles, Operator},
 };
 use crate::{
@@ -45,6 +47,9 @@ pub(crate) struct Args {
     /// How many Webhooks, spread evenly over the four upstreams.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(4..=20_000))]
     webhooks: u32,
+    /// Instead: so many Webhooks that the operator tests every minute, at a receiver that takes 200 ms.
+    #[arg(long, value_name = "WEBHOOKS", conflicts_with = "webhooks", value_parser = clap::value_parser!(u32).range(4..=20_000))]
+    probes: Option<u32>,
     /// How long to watch the settled operator.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     quiet_seconds: u64,
@@ -77,7 +82,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Some(folder) => Programs::in_folder(folder),
         None => Programs::build(!args.dev)?,
     };
-    let report = block_on(Box::pin(measure(args, &programs)))?;
+    let report = match args.probes {
+        Some(count) => block_on(Box::pin(probes::measure(args, &programs, count)))?,
+        None => block_on(Box::pin(measure(args, &programs)))?,
+    };
     say(report)
 }
 
@@ -108,7 +116,11 @@ async fn measured(
 ) -> Result<Value, Failure> {
     let (log, user) = stand.audit().ok_or_else(|| Failure::new("no audit log"))?;
     let mut audit = Audit::open(log, &user)?;
-    let load = Load::prepare(stand.client(), doubles, args.webhooks, &args.interval).await?;
+    prepare(stand.client(), doubles).await?;
+    let load = Load::of(
+        stand.client(),
+        &Set::plain("bench", 0..args.webhooks, &args.interval),
+    )?;
     let operator = Operator::start(programs, stand).await?;
     let empty = operator.memory()?;
     audit.skip()?;
@@ -142,7 +154,9 @@ async fn fill(args: &Args, load: &Load, doubles: &Doubles, audit: &mut Audit) ->
     eprintln!("applying {} Webhooks", args.webhooks);
     let calls = doubles.calls().await?;
     let limit = Duration::from_secs(args.limit_seconds);
-    let times = load.fill(usize::from(args.appliers), limit).await?;
+    let times = load
+        .fill(&Pace::at_once(usize::from(args.appliers)), limit)
+        .await?;
     sleep(SETTLE).await;
     let costs = Costs::of(&audit.read()?);
     let calls = doubles.calls().await?.since(&calls);

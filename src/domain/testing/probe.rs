@@ -61,10 +61,16 @@ pub fn next_probe(s: &ProbeSituation<'_>) -> Option<Timestamp> {
         // A status keeps whole seconds: the time of this very test may lie up to one before its phase.
         let tested = tested.map(|tested| tested.saturating_add(SECOND).unwrap_or(Timestamp::MAX));
         let since = tested.map_or(s.first_seen, |tested| tested.max(s.first_seen));
-        // Not the phase of its read-backs: the two need not meet.
-        schedule::next(&format!("test {}", s.uid), interval, since)
+        regular_test(s.uid, interval, since)
     });
     [again, regular].into_iter().flatten().min()
+}
+
+/// The first regular test (`spec.test.interval`) strictly after `after`: a phase of the wall clock that is the Webhook's
+/// own, and not that of its read-backs, because the two need not meet.
+#[must_use]
+pub fn regular_test(uid: &str, interval: Duration, after: Timestamp) -> Timestamp {
+    schedule::next(&format!("test {uid}"), interval, after)
 }
 
 /// The state word of a registration that the operator tests, at an upstream without a word of its own.

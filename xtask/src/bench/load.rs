@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -9,7 +10,9 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams},
+    api::{
+        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PartialObjectMeta, PostParams,
+    },
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Value, json};
@@ -24,12 +27,17 @@ use crate::progress::Failure;
 /// Namespace of everything that a user would write.
 const NAMESPACE: &str = "bench";
 
+/// Tells sets of Webhooks from one another.
+const LABEL: &str = "bench-set";
+
 const API_VERSION: &str = "webhook-operator.dev/v1alpha1";
 
 /// The Webhooks of one run.
 pub(super) struct Load {
     webhooks: Api<DynamicObject>,
     manifests: Vec<DynamicObject>,
+    /// Tells them from other Webhooks.
+    selector: String,
 }
 
 /// How long it took.
@@ -53,53 +61,123 @@ fn object(value: Value) -> Result<DynamicObject, Failure> {
     Ok(serde_json::from_value(value)?)
 }
 
-impl Load {
-    /// Makes namespace, accounts and providers, and `count` manifests.
-    pub(super) async fn prepare(
-        client: &Client,
-        doubles: &Doubles,
-        count: u32,
-        interval: &str,
-    ) -> Result<Self, Failure> {
-        let core = |kind: &str| ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", kind));
-        let params = PostParams::default();
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-        Api::all_with(client.clone(), &core("Namespace"))
-            .create(&params, &object(namespace)?)
+/// Makes namespace, accounts and providers.
+pub(super) async fn prepare(client: &Client, doubles: &Doubles) -> Result<(), Failure> {
+    let core = |kind: &str| ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", kind));
+    let params = PostParams::default();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    Api::all_with(client.clone(), &core("Namespace"))
+        .create(&params, &object(namespace)?)
+        .await?;
+    let secrets: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &core("Secret"));
+    for (name, data) in doubles.credentials() {
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
+        secrets.create(&params, &object(secret)?).await?;
+    }
+    let providers: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), NAMESPACE, &resource("WebhookProvider"));
+    for upstream in doubles.upstreams() {
+        providers
+            .create(&params, &object(provider(&upstream.name, &upstream.url))?)
             .await?;
-        let secrets: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &core("Secret"));
-        for (name, data) in doubles.credentials() {
-            let secret =
-                json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
-            secrets.create(&params, &object(secret)?).await?;
+    }
+    Ok(())
+}
+
+/// Webhooks of one kind, spread evenly over the upstreams.
+pub(super) struct Set {
+    /// Value of the label that tells them from others, and the beginning of their names.
+    name: String,
+    /// Their numbers, of which no other set has any: upstreams take each target once.
+    numbers: Range<u32>,
+    /// `spec.interval`.
+    interval: String,
+    /// Where they are tested every minute, if they are.
+    receiver: Option<String>,
+}
+
+impl Set {
+    /// Those that the operator does not test.
+    pub(super) fn plain(name: &str, numbers: Range<u32>, interval: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            numbers,
+            interval: interval.to_owned(),
+            receiver: None,
         }
-        let providers: Api<DynamicObject> =
-            Api::namespaced_with(client.clone(), NAMESPACE, &resource("WebhookProvider"));
-        for upstream in doubles.upstreams() {
-            providers
-                .create(&params, &object(provider(&upstream.name, &upstream.url))?)
-                .await?;
-        }
-        let manifests = (0..count)
-            .map(|number| object(webhook(number, interval)))
-            .collect::<Result<_, _>>()?;
-        let webhooks = Api::namespaced_with(client.clone(), NAMESPACE, &resource("Webhook"));
-        Ok(Self { webhooks, manifests })
     }
 
-    /// Creates all Webhooks, `at_once` requests at a time, and waits until all are Ready.
-    pub(super) async fn fill(&self, at_once: usize, limit: Duration) -> Result<Times, Failure> {
+    /// Those that the operator tests every minute, at `receiver/NAME`.
+    pub(super) fn tested(numbers: Range<u32>, interval: &str, receiver: &str) -> Self {
+        Self {
+            receiver: Some(receiver.to_owned()),
+            ..Self::plain("tested", numbers, interval)
+        }
+    }
+}
+
+/// How they are applied.
+pub(super) struct Pace {
+    /// So many requests at the same time.
+    pub(super) at_once: usize,
+    /// Wait of each before the next.
+    pub(super) pause: Duration,
+}
+
+impl Pace {
+    /// Without waits.
+    pub(super) fn at_once(at_once: usize) -> Self {
+        Self {
+            at_once,
+            pause: Duration::ZERO,
+        }
+    }
+}
+
+impl Load {
+    /// The Webhooks of a set, not applied yet.
+    pub(super) fn of(client: &Client, set: &Set) -> Result<Self, Failure> {
+        let manifests = set
+            .numbers
+            .clone()
+            .map(|number| object(webhook(number, set)))
+            .collect::<Result<_, _>>()?;
+        let webhooks = Api::namespaced_with(client.clone(), NAMESPACE, &resource("Webhook"));
+        Ok(Self {
+            webhooks,
+            manifests,
+            selector: format!("{LABEL}={}", set.name),
+        })
+    }
+
+    /// The uids of those that are applied, by name.
+    pub(super) async fn uids(&self) -> Result<HashMap<String, String>, Failure> {
+        let params = ListParams::default().labels(&self.selector);
+        let list = self.webhooks.list_metadata(&params).await?;
+        let of = |object: PartialObjectMeta<DynamicObject>| object.metadata.name.zip(object.metadata.uid);
+        Ok(list.items.into_iter().filter_map(of).collect())
+    }
+
+    /// Creates all Webhooks and waits until all are Ready.
+    pub(super) async fn fill(&self, pace: &Pace, limit: Duration) -> Result<Times, Failure> {
         let seen = Seen::default();
         let (count, counted) = watch::channel(0);
-        let watching = tokio::spawn(follow(self.webhooks.clone(), Arc::clone(&seen), count));
+        let watching = tokio::spawn(follow(
+            self.webhooks.clone(),
+            self.selector.clone(),
+            Arc::clone(&seen),
+            count,
+        ));
         let began = Instant::now();
         let applied: HashMap<String, Instant> = stream::iter(&self.manifests)
             .map(|manifest| async move {
                 let sent = Instant::now();
                 self.webhooks.create(&PostParams::default(), manifest).await?;
+                sleep(pace.pause).await;
                 Ok::<_, Failure>((manifest.metadata.name.clone().unwrap_or_default(), sent))
             })
-            .buffer_unordered(at_once)
+            .buffer_unordered(pace.at_once)
             .try_collect()
             .await?;
         let apply = began.elapsed();
@@ -148,12 +226,15 @@ impl Load {
     pub(super) async fn delete(&self, limit: Duration) -> Result<Duration, Failure> {
         let began = Instant::now();
         self.webhooks
-            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .delete_collection(
+                &DeleteParams::default(),
+                &ListParams::default().labels(&self.selector),
+            )
             .await?;
         loop {
             let left = self
                 .webhooks
-                .list_metadata(&ListParams::default().limit(1))
+                .list_metadata(&ListParams::default().labels(&self.selector).limit(1))
                 .await?;
             if left.items.is_empty() {
                 return Ok(began.elapsed());
@@ -167,8 +248,8 @@ impl Load {
 }
 
 /// Notes when each Webhook becomes Ready for the generation that it has.
-async fn follow(webhooks: Api<DynamicObject>, seen: Seen, count: watch::Sender<usize>) {
-    let stream = watcher(webhooks, watcher::Config::default())
+async fn follow(webhooks: Api<DynamicObject>, selector: String, seen: Seen, count: watch::Sender<usize>) {
+    let stream = watcher(webhooks, watcher::Config::default().labels(&selector))
         .default_backoff()
         .applied_objects();
     let mut stream = std::pin::pin!(stream);
@@ -233,31 +314,39 @@ fn provider(upstream: &str, url: &str) -> Value {
 }
 
 /// One Webhook with what a user of that upstream would typically set.
-fn webhook(number: u32, interval: &str) -> Value {
-    // Nobody is delivered to here: the verdict of the ricloud double is switched to "valid", the operator tests nobody.
-    let url = format!("https://hooks.example.test/receiver/{number}");
+fn webhook(number: u32, set: &Set) -> Value {
     let (upstream, own) = match number % 4 {
-        0 => (
-            "conpeek",
-            json!({"target": (number + 1).to_string(), "test": {"mode": "None"}}),
-        ),
+        0 => ("conpeek", json!({"target": (number + 1).to_string()})),
         1 => (
             "thulium",
-            json!({"events": ["TICKET_CREATED", "CHAT_CONVERSATION_CREATED"], "test": {"mode": "None"}}),
+            json!({"events": ["TICKET_CREATED", "CHAT_CONVERSATION_CREATED"]}),
         ),
         2 => ("ricloud", json!({})),
         _ => (
             "autocosmos",
-            json!({"target": format!("topic-{number}"), "secretRef": {"name": "signing"}, "test": {"mode": "None"}}),
+            json!({"target": format!("topic-{number}"), "secretRef": {"name": "signing"}}),
         ),
     };
-    let mut spec = json!({"providerRef": {"name": upstream}, "url": url, "interval": interval});
+    let name = format!("{}-{upstream}-{number}", set.name);
+    let (url, test) = match &set.receiver {
+        Some(receiver) => (
+            format!("{receiver}/{name}"),
+            Some(json!({"mode": "Probe", "interval": "1m"})),
+        ),
+        // Nobody is delivered to: the verdict of the ricloud double is switched to "valid", the operator tests nobody.
+        None => (
+            format!("https://hooks.example.test/receiver/{number}"),
+            (upstream != "ricloud").then(|| json!({"mode": "None"})),
+        ),
+    };
+    let mut spec = json!({"providerRef": {"name": upstream}, "url": url, "interval": set.interval});
     if let (Some(spec), Some(own)) = (spec.as_object_mut(), own.as_object()) {
         spec.extend(own.clone());
+        spec.extend(test.map(|test| ("test".to_owned(), test)));
     }
     json!({
         "apiVersion": API_VERSION, "kind": "Webhook",
-        "metadata": {"name": format!("{upstream}-{number}"), "namespace": NAMESPACE},
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {LABEL: set.name}},
         "spec": spec,
     })
 }
