@@ -63,6 +63,8 @@ pub(super) struct Pass {
     pub(super) want: Option<Arc<Desired>>,
     /// The upstream was changed in this pass.
     pub(super) mutated: bool,
+    /// A write of unknown outcome can take effect no more since before this pass: what is read now stays.
+    pub(super) in_doubt: bool,
 }
 
 /// Carries out what is due.
@@ -89,7 +91,11 @@ pub(super) async fn act(mut pass: Box<Pass>) -> Result<Next, PassError> {
     let ctx = Arc::clone(&pass.ctx);
     let account = Arc::clone(&pass.account);
     // A settled object may look at what others have just seen; a change must see what is there now.
-    let sharing = if settled { LIST_SHARING } else { Duration::ZERO };
+    let sharing = if settled && !pass.in_doubt {
+        LIST_SHARING
+    } else {
+        Duration::ZERO
+    };
     let fresh_after = Instant::now().checked_sub(sharing).unwrap_or_else(Instant::now);
     let fresh_after = pass
         .memory
@@ -231,6 +237,7 @@ impl Pass {
                 absent_since: absent_since.map(|since| since.elapsed()),
                 replace_instead_of_update: update_missing || cannot_reactivate,
                 given_up: removed,
+                in_doubt: self.in_doubt,
             },
             sight,
         )
@@ -393,7 +400,10 @@ impl Pass {
                 }
                 self.failed(&error, false).await
             }
-            Err(error) if by_target => self.failed(&error, false).await,
+            Err(error) if by_target => {
+                self.doubt(&error);
+                self.failed(&error, false).await
+            }
             Err(error) => {
                 tracing::debug!(name = self.webhook.name_any(), %error, "a create was sent and its outcome is not known");
                 self.still_marked().await?;
@@ -474,6 +484,9 @@ impl Pass {
         if off && updated.is_ok() {
             breaker::spent(&self.memory);
         }
+        if let Err(error) = &updated {
+            self.doubt(error);
+        }
         let remote = match updated {
             Ok(remote) => remote,
             // It was there a moment ago: look again rather than wait.
@@ -503,6 +516,15 @@ impl Pass {
             ..call
         };
         self.conclude(&call, want, found).await
+    }
+
+    /// A write that sets what is there has failed. Where it may have been sent it may also come late, over one that
+    /// follows it, so there has to be a look after its last moment.
+    pub(super) fn doubt(&self, error: &ProviderError) {
+        if error.effect == Effect::Unknown {
+            let until = Instant::now() + self.account.timeout + MARK_GRACE;
+            self.memory.with(|memory| memory.in_doubt = Some(until));
+        }
     }
 
     /// Second half of a replacement.

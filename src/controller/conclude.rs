@@ -124,6 +124,9 @@ impl Pass {
             memory.hold = None;
             memory.absent_since = None;
             memory.removed = false;
+            if self.in_doubt {
+                memory.in_doubt = None;
+            }
             memory.read_back = self.ctx.clock.now();
             memory.unfinished = !used;
         });
@@ -288,7 +291,10 @@ impl Pass {
                 .await;
                 Ok(true)
             }
-            Err(error) => self.usage_failed(&error.message).await,
+            Err(error) => {
+                self.doubt(&error);
+                self.usage_failed(&error.message).await
+            }
         }
     }
 

@@ -221,7 +221,7 @@ enum Outcome {
     Untouched,
     /// The upstream cannot remove it.
     LeftInPlace(Vec<RemoteId>),
-    /// A create that was sent may still take effect: not yet.
+    /// A create or an update that was sent may still take effect: not yet.
     NotYet(Duration),
     /// The provider's limit holds it back.
     Held(Held),
@@ -310,6 +310,14 @@ async fn take_away(
         };
         if let Some(wait) = wait_for_create(&retirement, ctx.clock.now(), account.timeout + MARK_GRACE) {
             return Ok(Outcome::NotYet(wait));
+        }
+        // What is switched off stays there, and a late update would switch it on again.
+        let doubt = memory
+            .with(|memory| memory.in_doubt)
+            .filter(|_| capabilities.switch);
+        let left = doubt.map(|until| until.saturating_duration_since(Instant::now()));
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            return Ok(Outcome::NotYet(left));
         }
         match farewell(&retirement) {
             Farewell::Nothing => return Ok(Outcome::Gone),

@@ -59,6 +59,10 @@ pub struct Memory {
     pub good: Option<Timestamp>,
     /// When this process last wrote at the upstream for it.
     pub wrote: Option<Instant>,
+    /// Until when an update of unknown outcome may still take effect, over a newer one: then it is looked at once more.
+    pub in_doubt: Option<Instant>,
+    /// Whether this process has looked for what an earlier one may have left in flight.
+    pub inherited: bool,
     /// When a list first lacked every known id.
     pub absent_since: Option<Instant>,
     /// The upstream was asked to switch it on again and did not.
@@ -95,6 +99,8 @@ impl Memory {
             read_back: now,
             good: None,
             wrote: None,
+            in_doubt: None,
+            inherited: false,
             absent_since: None,
             cannot_reactivate: false,
             removed: false,

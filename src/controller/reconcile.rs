@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     accounts::AccountProblem,
-    act::{self, Pass},
+    act::{self, MARK_GRACE, Pass},
     context::{Context, ProviderObject},
     farewell, generated,
     memory::MemoryCell,
@@ -28,7 +28,7 @@ use crate::{
     clock::elapsed,
     domain::{
         backoff, bounds,
-        capabilities::{ReadRule, SecretRule},
+        capabilities::{Identity, ReadRule, SecretRule},
         check::check,
         desired::Desired,
         hash::Applied,
@@ -296,6 +296,7 @@ async fn prepare(
         wanted: String::new(),
         want: None,
         mutated: false,
+        in_doubt: false,
     })))
 }
 
@@ -349,7 +350,12 @@ async fn due(pass: &mut Pass) -> Result<Due, PassError> {
             }
         },
     }
-    if is_carried_out(pass) {
+    let carried_out = is_carried_out(pass);
+    pass.inherit_doubt(carried_out);
+    pass.in_doubt = pass
+        .memory
+        .with(|memory| memory.in_doubt.is_some_and(|until| until <= Instant::now()));
+    if carried_out {
         pass.probe().await?;
     }
     let held = pass
@@ -384,7 +390,7 @@ async fn due(pass: &mut Pass) -> Result<Due, PassError> {
     }
     Ok(if test_due(pass) {
         Due::Act(Priority::Test)
-    } else if read_back_due {
+    } else if read_back_due || pass.in_doubt {
         Due::Act(Priority::ReadBack)
     } else {
         Due::Nothing
@@ -552,15 +558,37 @@ impl Pass {
         published.then(|| since.map_or(Duration::ZERO, |since| WATCH_LAG.saturating_sub(since.elapsed())))
     }
 
+    /// The process before this one may have died with a write in flight, if it left something undone where something
+    /// was written before. A create needs no such doubt where its id is assigned: its mark is waited for.
+    fn inherit_doubt(&self, carried_out: bool) {
+        let by_target = self.upstream.capabilities().identity == Identity::ByTarget;
+        let status = self.webhook.status.as_ref();
+        let written = status.is_some_and(|status| status.applied_hash.is_some())
+            || (by_target && self.recorded.trusted_id().is_some());
+        let longest = self.account.timeout + MARK_GRACE;
+        self.memory.with(|memory| {
+            if !memory.inherited {
+                memory.inherited = true;
+                memory.in_doubt = (written && !carried_out).then(|| memory.first_seen + longest);
+            }
+        });
+    }
+
     /// Time until something is due that no change announces.
     pub(super) fn next(&self) -> Next {
         let read_back = until_read_back(&self.webhook, self.interval(), self.ctx.clock.now());
         let test = self.memory.with(|memory| memory.test.next);
         let test = test.map(|next| next.saturating_duration_since(Instant::now()));
+        let doubt = self.memory.with(|memory| memory.in_doubt);
+        let doubt = doubt.map(|until| until.saturating_duration_since(Instant::now()));
         let secret = self
             .secret_missing_for()
             .map(|left| if left.is_zero() { WATCH_LAG } else { left });
-        [test, secret].into_iter().flatten().chain([read_back]).min()
+        [test, doubt, secret]
+            .into_iter()
+            .flatten()
+            .chain([read_back])
+            .min()
     }
 
     /// Publishes why there is no attempt, and when there will be one: at the next read-back, or when something

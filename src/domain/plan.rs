@@ -79,6 +79,9 @@ pub struct Situation<'a> {
     pub replace_instead_of_update: bool,
     /// The recorded registration was given up on purpose (its secret is lost): another one is to be made.
     pub given_up: bool,
+    /// An older write of unknown outcome may have come after the last known one, and comes no more. What cannot be seen
+    /// is written again.
+    pub in_doubt: bool,
 }
 
 /// What this pass has read.
@@ -516,6 +519,13 @@ fn compare(s: &Situation<'_>, there: &Remote, sight: &Sight) -> Step {
                 };
             }
             match s.drift {
+                _ if fields.is_empty()
+                    && s.in_doubt
+                    && !s.replace_instead_of_update
+                    && may_differ_unseen(s, there) =>
+                {
+                    update(fields, Why::Rewrite)
+                }
                 _ if fields.is_empty() => done(fields, off),
                 DriftPolicy::Correct => update(fields, Why::Drift),
                 DriftPolicy::Report => done(fields, off),

@@ -72,6 +72,9 @@ pub struct Plan {
     pub window: Duration,
 }
 
+/// How long after a call's time limit what it has sent may still come, and a moment for the look at it.
+const LATE: Duration = Duration::from_secs(33);
+
 /// What a run has shown. A good one has no findings.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -148,7 +151,14 @@ pub async fn run<S: Stage>(
     AllCalls::forget(doubles);
     storm.user.settle_in(doubles, &fleet, plan.timeout).await?;
     storm.change(&mut fleet).await?;
+    let calm = Instant::now();
     storm.recover(&fleet).await?;
+    // An update without an answer is looked at once more when it can come no more.
+    sleep((plan.timeout * 2 + LATE).saturating_sub(calm.elapsed())).await;
+    if storm.report.findings.is_empty() {
+        let (_, findings) = storm.until_well(&fleet).await?;
+        storm.report.findings.extend(findings);
+    }
     if storm.report.findings.is_empty() {
         storm.watch_quiet().await?;
         storm.delete(&mut fleet).await?;

@@ -93,7 +93,8 @@ impl Way {
             text: format!("{} {}", request.method(), request.url().as_str()),
         };
         let failed = |kind, phase| HttpError::maybe_sent(kind, phase, origin.to_owned());
-        let exchange = self.models.exchange(as_http(request));
+        let (models, sent) = (Arc::clone(&self.models), as_http(request));
+        let exchange = async move { models.exchange(sent).await };
         let answer = match self.line.carry(call, || {}, exchange).await {
             Ok(Ok(Ok(answer))) => answer,
             Ok(Ok(Err(_))) => return Err(failed(HttpErrorKind::Reset, Phase::Exchange)),

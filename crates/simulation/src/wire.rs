@@ -57,6 +57,8 @@ pub enum Fate {
     AnswerLost,
     /// It does not arrive, and the caller waits in vain.
     Lost,
+    /// It has its effect so much later, whatever has become of the caller, who waits in vain.
+    Late(Duration),
     /// Somebody changes the object just before it arrives.
     Conflicts,
     /// It has no effect, and this status is the answer.
@@ -237,8 +239,11 @@ impl Line {
         &self,
         call: Call,
         touch: impl FnOnce(),
-        effect: impl Future<Output = T>,
-    ) -> Result<Result<T, u16>, NoAnswer> {
+        effect: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Result<T, u16>, NoAnswer>
+    where
+        T: Send + 'static,
+    {
         self.alive().await;
         let peer = call.peer;
         let passage = self.enter(call);
@@ -249,6 +254,15 @@ impl Line {
         self.alive().await;
         match passage.fate {
             Fate::Lost => return Err(self.in_vain(peer).await),
+            Fate::Late(delay) => {
+                let wire = self.wire.clone();
+                tokio::spawn(async move {
+                    sleep(delay).await;
+                    effect.await;
+                    wire.stir();
+                });
+                return Err(self.in_vain(peer).await);
+            }
             Fate::Fails(status) => {
                 sleep(passage.back).await;
                 self.alive().await;

@@ -187,6 +187,7 @@ impl Case {
             absent_since: self.absent_since,
             replace_instead_of_update: self.replace,
             given_up: false,
+            in_doubt: false,
         };
         plan(&situation, &self.sight)
     }

@@ -71,13 +71,14 @@ impl ApiServer {
             kind: target.kind(),
             text: target.to_string(),
         };
+        let written = target.written();
         let touch = || {
-            if let Some(id) = target.written() {
+            if let Some(id) = written {
                 self.touch(&id);
             }
         };
         let (server, gone) = (self.clone(), line.clone());
-        let carry_out = async { server.answer(&target, gone) };
+        let carry_out = async move { server.answer(&target, gone) };
         line.carry(call, touch, carry_out)
             .await
             .map_err(|lost| std::io::Error::other(lost.to_string()))

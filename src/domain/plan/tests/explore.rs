@@ -428,6 +428,7 @@ fn settle(world: &mut World) -> Result<(), Died> {
                 absent_since,
                 replace_instead_of_update: world.dialect.replaces,
                 given_up: false,
+                in_doubt: false,
             },
             &sight,
         );
