@@ -219,10 +219,7 @@ impl Operator {
     pub(crate) async fn terminate(&self, limit: Duration) -> ExitStatus {
         let life = self.life.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut life = life.expect("it runs");
-        let told = Command::new("sh")
-            .args(["-c", "kill -TERM \"$0\"", &life.child.id().to_string()])
-            .status();
-        assert!(told.expect("send a signal").success());
+        send_signal(&life.child, "TERM");
         let began = Instant::now();
         loop {
             if let Some(status) = life.child.try_wait().expect("wait for the operator") {
@@ -235,6 +232,21 @@ impl Operator {
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Freezes the process: it does nothing until [`Self::thaw`], and notices nothing of it but the time.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a frozen process go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        send_signal(&life.as_ref().expect("it runs").child, name);
     }
 
     /// SIGKILL, and a new process.
@@ -305,6 +317,13 @@ impl Operator {
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.expect("a status"), body.to_owned())
     }
+}
+
+fn send_signal(to: &Child, name: &str) {
+    let told = Command::new("sh")
+        .args(["-c", "kill -\"$1\" \"$0\"", &to.id().to_string(), name])
+        .status();
+    assert!(told.expect("send a signal").success());
 }
 
 fn remove_old_logs(folder: &Path) {
