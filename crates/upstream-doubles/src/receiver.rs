@@ -108,7 +108,7 @@ type SecretSource = Arc<dyn Fn() -> Vec<Secret> + Send + Sync>;
 #[derive(Default)]
 struct Inner {
     ricloud: BTreeMap<String, SecretSource>,
-    autocosmos: BTreeMap<String, (Secret, Option<DeliverySignature>)>,
+    autocosmos: BTreeMap<String, (SecretSource, Option<DeliverySignature>)>,
     basic: BTreeMap<String, (String, Secret)>,
     received: VecDeque<Received>,
     next: u64,
@@ -187,9 +187,20 @@ impl Receiver {
         secret: impl Into<Secret>,
         scheme: Option<DeliverySignature>,
     ) {
+        let secret = secret.into();
+        self.expect_autocosmos_from(name, scheme, move || vec![secret.clone()]);
+    }
+
+    /// The same with any of the secrets that `source` gives at that moment.
+    pub fn expect_autocosmos_from(
+        &self,
+        name: &str,
+        scheme: Option<DeliverySignature>,
+        source: impl Fn() -> Vec<Secret> + Send + Sync + 'static,
+    ) {
         lock(&self.inner)
             .autocosmos
-            .insert(name.to_owned(), (secret.into(), scheme));
+            .insert(name.to_owned(), (Arc::new(source), scheme));
     }
 
     /// Verifies Basic credentials of deliveries to `/basic/{name}`.
@@ -280,7 +291,7 @@ impl Receiver {
 
     fn judge_autocosmos<'a>(&self, name: &str, header: &dyn Fn(&str) -> Option<&'a str>) -> Outcome {
         let expected = lock(&self.inner).autocosmos.get(name).cloned();
-        let Some((secret, scheme)) = expected else {
+        let Some((source, scheme)) = expected else {
             return Outcome::plain(StatusCode::NOT_FOUND);
         };
         let parts = (
@@ -293,9 +304,11 @@ impl Receiver {
         };
         let topic = header("notification-topic");
         let schemes = scheme.map_or_else(every_scheme, |scheme| vec![scheme]);
-        let fits = schemes.iter().any(|scheme| {
-            let expected = scheme.sign(secret.reveal(), hook_id, timestamp, topic);
-            sign::equal(expected.as_bytes(), signature.as_bytes())
+        let fits = source().iter().any(|secret| {
+            schemes.iter().any(|scheme| {
+                let expected = scheme.sign(secret.reveal(), hook_id, timestamp, topic);
+                sign::equal(expected.as_bytes(), signature.as_bytes())
+            })
         });
         Outcome::judged(if fits {
             Ok(())
