@@ -474,11 +474,19 @@ const fn default_interval() -> ApiDuration {
 }
 
 const fn default_overlap() -> ApiDuration {
-    ApiDuration::from_secs(24 * 3600)
+    Rotation::OVERLAP
 }
 
 const fn default_settle() -> ApiDuration {
-    ApiDuration::from_secs(2 * 60)
+    Rotation::SETTLE
+}
+
+impl Rotation {
+    /// Default of `overlap`.
+    pub const OVERLAP: ApiDuration = ApiDuration::from_secs(24 * 3600);
+
+    /// Default of `settle`.
+    pub const SETTLE: ApiDuration = ApiDuration::from_secs(2 * 60);
 }
 
 impl WebhookSpec {

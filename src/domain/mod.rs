@@ -10,7 +10,7 @@
 //! * [`claim`]: which of several Webhooks holds a registration.
 //! * [`recorded`]: what an object remembers of its registration.
 //! * [`hash`]: keyed hashes of what was applied, so that secrets are compared without being stored.
-//! * [`mint`]: a signing secret from random bytes.
+//! * [`mint`]: a signing secret from random bytes; [`rotation`]: how one takes the place of another.
 //! * [`status`]: what the user sees of all that; [`provider_status`]: the same for providers, and their finalizers.
 //! * [`patience`]: how long a deletion is tried.
 //! * [`gaps`]: spans in which deliveries cannot have arrived.
@@ -36,6 +36,7 @@ pub mod recorded;
 pub mod remote;
 pub mod retire;
 pub mod retry;
+pub mod rotation;
 pub mod schedule;
 pub mod status;
 pub mod testing;
