@@ -71,6 +71,7 @@ struct Inner {
     requests: Family<RequestLabels, Counter>,
     test_results: Family<TestLabels, Counter>,
     drift_corrections: Family<TypeLabels, Counter>,
+    secret_rotations: Family<TypeLabels, Counter>,
     left_in_place: Family<TypeLabels, Counter>,
     throttled: Family<TypeLabels, Counter<f64, AtomicU64>>,
     leader: Gauge<i64, AtomicI64>,
@@ -171,6 +172,7 @@ impl Metrics {
             requests: Family::default(),
             test_results: Family::default(),
             drift_corrections: Family::default(),
+            secret_rotations: Family::default(),
             left_in_place: Family::default(),
             throttled: Family::default(),
             leader: Gauge::default(),
@@ -315,6 +317,14 @@ impl Metrics {
             .inc();
     }
 
+    /// An upstream began to sign with a new secret that the operator made.
+    pub fn secret_rotated(&self, provider_type: &str) {
+        self.0
+            .secret_rotations
+            .get_or_create(&TypeLabels::new(provider_type))
+            .inc();
+    }
+
     /// A registration was left at the upstream when its Webhook went.
     pub fn left_in_place(&self, provider_type: &str) {
         self.0
@@ -396,6 +406,8 @@ impl Inner {
         );
         let help = "Registrations that differed from their spec and were put right";
         registry.register("drift_corrections", help, self.drift_corrections.clone());
+        let help = "Signing secrets made by the operator that took the place of another one";
+        registry.register("secret_rotations", help, self.secret_rotations.clone());
         let help = "Registrations that were left at the upstream when their Webhook went";
         registry.register("left_in_place", help, self.left_in_place.clone());
         let help = "Time that requests waited for the budget of their provider";
@@ -461,6 +473,7 @@ mod tests {
         metrics.request("Thulium", "create", "201", Duration::from_millis(300));
         metrics.test_result("Ricloud", "Upstream", "Passed");
         metrics.drift_corrected("Conpeek");
+        metrics.secret_rotated("Autocosmos");
         metrics.left_in_place("Conpeek");
         metrics.throttled("Autocosmos", Duration::from_millis(1500));
         metrics.leader(true);
@@ -515,6 +528,10 @@ mod tests {
             ),
             (
                 r#"webhook_operator_drift_corrections_total{provider_type="Conpeek"}"#,
+                1.0,
+            ),
+            (
+                r#"webhook_operator_secret_rotations_total{provider_type="Autocosmos"}"#,
                 1.0,
             ),
             (

@@ -75,6 +75,10 @@ pub const CLAIM_ANNOTATION: &str = "webhook-operator.dev/claim";
 /// Webhook may take such a target over although its own URL is another one.
 pub const RELEASED_ANNOTATION: &str = "webhook-operator.dev/released";
 
+/// Annotation on the Secret of a signing secret that the operator makes: since when which value is there, as keyed
+/// hashes. Written together with the values.
+pub const ROTATION_ANNOTATION: &str = "webhook-operator.dev/rotation";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +104,6 @@ mod tests {
         assert_eq!(CREATE_PENDING, "webhook-operator.dev/create-pending");
         assert_eq!(CLAIM_ANNOTATION, "webhook-operator.dev/claim");
         assert_eq!(RELEASED_ANNOTATION, "webhook-operator.dev/released");
+        assert_eq!(ROTATION_ANNOTATION, "webhook-operator.dev/rotation");
     }
 }

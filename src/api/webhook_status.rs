@@ -175,12 +175,12 @@ pub struct Gap {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RotationStatus {
-    /// `Idle`: no rotation under way. `Settling`: the new secret is in `<key>.next`, the upstream still signs
-    /// with the old one. `Overlapping`: the upstream signs with the new one, the old one is in
-    /// `<key>.previous`.
+    /// `Idle`: no rotation under way. `Settling`: the new secret is in `<key>.next`, at last in `<key>`, and the
+    /// upstream still signs with the old one. `Overlapping`: the upstream signs with the new one, the old one is
+    /// in `<key>.previous`.
     pub phase: RotationPhase,
 
-    /// When the upstream last began to sign with a new secret.
+    /// When the upstream began to sign with the secret that it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_time: Option<Time>,
 
@@ -195,7 +195,7 @@ pub enum RotationPhase {
     /// No rotation under way.
     #[default]
     Idle,
-    /// The new secret is published, the old one signs.
+    /// The new secret is published, the upstream signs with the old one.
     Settling,
     /// The new secret signs, the old one is still published.
     Overlapping,

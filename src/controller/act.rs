@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     breaker::{self, Verdict},
     conclude::Finding as Found,
-    context::{Context, ProviderObject},
+    context::{Context, ProviderObject, SecretContent},
     memory::MemoryCell,
     publish::{self, Journal, PublishError, event, write_journal, write_status},
     reconcile::{Next, PassError},
@@ -61,6 +61,8 @@ pub(super) struct Pass {
     pub(super) wanted: String,
     /// What is wanted, once it is resolved.
     pub(super) want: Option<Arc<Desired>>,
+    /// The Secret with a signing secret that the operator makes, as it was read for `want`.
+    pub(super) made: Option<SecretContent>,
     /// The upstream was changed in this pass.
     pub(super) mutated: bool,
     /// A write of unknown outcome can take effect no more since before this pass: what is read now stays.

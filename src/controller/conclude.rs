@@ -9,9 +9,10 @@ use tokio::time::Instant;
 
 use super::{
     act::Pass,
-    breaker, generated,
+    breaker,
     publish::{self, Journal, event, write_journal, write_status},
     reconcile::{Next, PassError},
+    rotation,
     signing::{self, Holder},
     upstream_test::TestOutcome,
 };
@@ -129,6 +130,7 @@ impl Pass {
             }
             memory.read_back = self.ctx.clock.now();
             memory.unfinished = !used;
+            memory.rotation.looked = Some(self.ctx.clock.now());
         });
         self.publish(want, &found, secret, test).await?;
         // The verdict may have been the one too many.
@@ -167,9 +169,7 @@ impl Pass {
                 Ok(SecretOutcome::Known(Aspect::Absent))
             }
             (rule @ SecretRule::Given { .. }, _) => match rule.source(&self.webhook.spec) {
-                Some(SecretSource::Generate) => {
-                    known(SecretReason::Published, generated::describe(&self.webhook))
-                }
+                Some(SecretSource::Generate) => known(SecretReason::Published, self.describe_rotation()),
                 Some(SecretSource::Existing | SecretSource::Upstream) => known(
                     SecretReason::Resolved,
                     format!("read from Secret {:?}", self.webhook.signing_secret().name),
@@ -377,6 +377,7 @@ impl Pass {
             found.deactivated_by,
         );
         let state = self.state_by_probe(state, tested);
+        let rotation = self.rotation_confirmed();
         let tally = Tally {
             spec: &self.webhook.spec,
             status: &old,
@@ -393,6 +394,7 @@ impl Pass {
             if test.handled.is_some() {
                 status.last_handled_test_at = test.handled;
             }
+            rotation::note(status, rotation);
             if !found.corrected.is_empty() {
                 note_drift(status, &found.corrected, true, now);
             } else if !found.drift.is_empty() {
@@ -416,6 +418,7 @@ impl Pass {
         }
         publish::sample(&ctx, &written, self.account.provider_type.as_str());
         self.webhook = written;
+        self.announce_rotation(&old).await;
         Ok(())
     }
 

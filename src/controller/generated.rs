@@ -7,24 +7,26 @@ use std::collections::BTreeMap;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, ResourceExt,
-    api::{Patch, PatchParams, PostParams},
+    api::{Patch, PostParams},
     runtime::events::EventType,
 };
 use serde_json::{Value, json};
 
 use super::{
     context::{Context, SecretContent},
-    publish::event,
+    publish::{event, params},
     resolve::ResolveError,
+    rotation::{self, Book},
     signing::{self, Ownership},
 };
 use crate::{
     api::{
-        FIELD_MANAGER, Webhook,
+        FIELD_MANAGER, ROTATION_ANNOTATION, Webhook,
         conditions::SecretReason,
         webhook::{SecretRef, SecretSource},
     },
-    domain::{capabilities::SecretRule, mint},
+    domain::{capabilities::SecretRule, mint, rotation::Journal},
+    entropy::NoEntropy,
     net::SecretText,
 };
 
@@ -48,16 +50,24 @@ pub(super) async fn ensure(
     let reference = webhook.signing_secret();
     let namespace = webhook.namespace().unwrap_or_default();
     for _ in 0..ATTEMPTS {
-        let written = match ctx.read_secret(&namespace, &reference.name).await? {
-            None => create(ctx, webhook, &reference, fresh(ctx, min, max)?).await,
-            Some(secret) => match repair(ctx, webhook, &reference, &secret, (min, max))? {
-                Some(change) => patch(ctx, webhook, &reference, &secret, change).await,
-                None => return Ok(Some(secret)),
-            },
+        let read = ctx.read_secret(&namespace, &reference.name).await?;
+        let ownership = match &read {
+            Some(secret) => owned(webhook, &reference, secret)?,
+            None => Ownership::Ours,
+        };
+        // A value that is no text is not ours, and is not overwritten: that it cannot be used is said elsewhere.
+        let has_value = read.as_ref().is_some_and(|secret| {
+            let empty = secret.data.get(&reference.key).is_none_or(SecretText::is_empty);
+            !empty || secret.binary.contains(&reference.key)
+        });
+        let written = match read {
+            Some(secret) if has_value && ownership == Ownership::Ours => return Ok(Some(secret)),
+            Some(secret) if has_value => renew_owner(ctx, webhook, &reference, &secret).await,
+            read => make(ctx, webhook, &reference, read, fresh(ctx, min, max)?, (min, max)).await,
         };
         match written {
-            Ok((secret, made)) => {
-                if made {
+            Ok(secret) => {
+                if !has_value {
                     tell(ctx, webhook, &reference).await;
                 }
                 return Ok(Some(secret));
@@ -73,66 +83,82 @@ pub(super) async fn ensure(
     Err(ResolveError::Signing(SecretReason::NotFound, message))
 }
 
-/// A new secret.
-fn fresh(ctx: &Context, min: usize, max: usize) -> Result<SecretText, ResolveError> {
+/// A new secret of a length that the upstream takes.
+///
+/// # Errors
+///
+/// There is no randomness.
+pub(super) fn fresh(ctx: &Context, min: usize, max: usize) -> Result<SecretText, NoEntropy> {
     let mut bytes = vec![0; mint::length(min, max)];
     ctx.entropy.fill(&mut bytes)?;
     Ok(mint::spell(&bytes))
 }
 
-/// What a Secret lacks.
-struct Repair {
-    /// The owner reference is of an earlier life.
-    owners: bool,
-    /// The value that the key gets.
-    value: Option<SecretText>,
-}
-
-/// What is to be written into a Secret that exists; `None`: it is as it shall be.
-fn repair(
-    ctx: &Context,
+/// Whose a Secret is, if it is this Webhook's.
+fn owned(
     webhook: &Webhook,
     reference: &SecretRef,
     secret: &SecretContent,
-    (min, max): (usize, usize),
-) -> Result<Option<Repair>, ResolveError> {
+) -> Result<Ownership, ResolveError> {
     let ownership = signing::ownership(&secret.metadata, webhook);
-    if ownership == Ownership::Foreign {
-        let message = format!(
-            "spec.secretRef: Secret {:?} exists and is not this Webhook's, so no secret is made in it; delete it, name another, or set secretPolicy.source to Existing to use it as it is",
-            reference.name
-        );
-        return Err(ResolveError::Signing(SecretReason::NotOwned, message));
+    if ownership != Ownership::Foreign {
+        return Ok(ownership);
     }
-    let empty = secret.data.get(&reference.key).is_none_or(SecretText::is_empty);
-    // A value that is no text is not ours, and is not overwritten either: that it cannot be used is said elsewhere.
-    let value = if empty && !secret.binary.contains(&reference.key) {
-        Some(fresh(ctx, min, max)?)
-    } else {
-        None
+    let message = format!(
+        "spec.secretRef: Secret {:?} exists and is not this Webhook's, so no secret is made in it; delete it, name another, or set secretPolicy.source to Existing to use it as it is",
+        reference.name
+    );
+    Err(ResolveError::Signing(SecretReason::NotOwned, message))
+}
+
+/// A value as it stands in the JSON of a Secret.
+pub(super) fn encode(value: &SecretText) -> Value {
+    json!(ByteString(value.expose().as_bytes().to_vec()))
+}
+
+/// Puts a secret where there is none.
+async fn make(
+    ctx: &Context,
+    webhook: &Webhook,
+    reference: &SecretRef,
+    read: Option<SecretContent>,
+    value: SecretText,
+    bounds: (usize, usize),
+) -> Result<SecretContent, kube::Error> {
+    let (now, print) = (ctx.clock.now(), rotation::print(&ctx.key, &value));
+    let book = match &read {
+        Some(secret) => Book::read(&ctx.key, reference, secret, bounds),
+        None => Book::empty(reference),
     };
-    let owners = ownership == Ownership::Stale;
-    Ok((owners || value.is_some()).then_some(Repair { owners, value }))
+    let change = book.make(webhook, now, &print);
+    match read {
+        Some(secret) => rotation::write(ctx, webhook, reference, &secret, &change, Some(&value)).await,
+        None => create(ctx, webhook, reference, &value, &change.journal).await,
+    }
 }
 
-/// The result: the Secret as it was written, and whether a secret was made.
-type Written = Result<(SecretContent, bool), kube::Error>;
-
-fn data(key: &str, value: &SecretText) -> BTreeMap<String, ByteString> {
-    BTreeMap::from([(key.to_owned(), ByteString(value.expose().as_bytes().to_vec()))])
-}
-
-async fn create(ctx: &Context, webhook: &Webhook, reference: &SecretRef, value: SecretText) -> Written {
+async fn create(
+    ctx: &Context,
+    webhook: &Webhook,
+    reference: &SecretRef,
+    value: &SecretText,
+    journal: &Journal,
+) -> Result<SecretContent, kube::Error> {
     let namespace = webhook.namespace().unwrap_or_default();
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
+    let value = ByteString(value.expose().as_bytes().to_vec());
     let object = Secret {
         metadata: ObjectMeta {
             name: Some(reference.name.clone()),
             namespace: Some(namespace),
+            annotations: Some(BTreeMap::from([(
+                ROTATION_ANNOTATION.to_owned(),
+                journal.to_text(),
+            )])),
             owner_references: Some(vec![signing::owner(webhook)]),
             ..ObjectMeta::default()
         },
-        data: Some(data(&reference.key, &value)),
+        data: Some(BTreeMap::from([(reference.key.clone(), value)])),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     };
@@ -140,44 +166,21 @@ async fn create(ctx: &Context, webhook: &Webhook, reference: &SecretRef, value: 
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PostParams::default()
     };
-    let written = api.create(&params, &object).await?;
-    Ok((SecretContent::from(written), true))
+    Ok(SecretContent::from(api.create(&params, &object).await?))
 }
 
-async fn patch(
+/// The Secret is of an earlier life of this Webhook: the garbage collector would take it away.
+async fn renew_owner(
     ctx: &Context,
     webhook: &Webhook,
     reference: &SecretRef,
     secret: &SecretContent,
-    change: Repair,
-) -> Written {
-    // What stays as it is is left out.
-    let owners = change.owners.then(|| signing::owners(&secret.metadata, webhook));
-    let metadata = match owners {
-        Some(owners) => json!({ "resourceVersion": secret.version, "ownerReferences": owners }),
-        None => json!({ "resourceVersion": secret.version }),
-    };
-    let patch = match &change.value {
-        Some(value) => json!({ "metadata": metadata, "data": data(&reference.key, value) }),
-        None => json!({ "metadata": metadata }),
-    };
-    let written = send(ctx, webhook, reference, patch).await?;
-    Ok((written, change.value.is_some()))
-}
-
-/// Sends a merge patch of the Secret.
-async fn send(
-    ctx: &Context,
-    webhook: &Webhook,
-    reference: &SecretRef,
-    patch: Value,
 ) -> Result<SecretContent, kube::Error> {
+    let owners = signing::owners(&secret.metadata, webhook);
+    let metadata = json!({ "resourceVersion": secret.version, "ownerReferences": owners });
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &webhook.namespace().unwrap_or_default());
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let written = api.patch(&reference.name, &params, &Patch::Merge(patch)).await?;
+    let patch = Patch::Merge(json!({ "metadata": metadata }));
+    let written = api.patch(&reference.name, &params(), &patch).await?;
     Ok(SecretContent::from(written))
 }
 
@@ -208,13 +211,4 @@ async fn tell(ctx: &Context, webhook: &Webhook, reference: &SecretRef) {
         "Generate",
     )
     .await;
-}
-
-/// `SecretReady` of a secret that the operator made.
-pub(super) fn describe(webhook: &Webhook) -> String {
-    let reference = webhook.signing_secret();
-    format!(
-        "made by the operator; it is in Secret {:?} under the key {:?}",
-        reference.name, reference.key
-    )
 }

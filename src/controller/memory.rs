@@ -38,6 +38,17 @@ pub struct TestMemory {
     pub doubtful: bool,
 }
 
+/// What is due about the rotation of a signing secret.
+#[derive(Clone, Debug, Default)]
+pub struct RotationMemory {
+    /// What the last look at the Secret depended on.
+    pub of: String,
+    /// When the next one is due, if nothing of that changes.
+    pub next: Option<Timestamp>,
+    /// When the upstream was last seen to be as wanted.
+    pub looked: Option<Timestamp>,
+}
+
 /// One object's memory.
 #[derive(Clone, Debug)]
 pub struct Memory {
@@ -75,6 +86,8 @@ pub struct Memory {
     pub probe: ProbeMemory,
     /// When the Secret for a secret made by the upstream was written; the watch may not have delivered it yet.
     pub published: Option<Instant>,
+    /// The rotation of its signing secret.
+    pub rotation: RotationMemory,
     /// One more change is to be made at the upstream, in a pass of its own.
     pub unfinished: bool,
     /// How often its removal has failed, and how much of the deadline that took.
@@ -107,6 +120,7 @@ impl Memory {
             test: TestMemory::default(),
             probe: ProbeMemory::default(),
             published: None,
+            rotation: RotationMemory::default(),
             unfinished: false,
             farewell: None,
             no_account: false,

@@ -25,6 +25,7 @@ pub mod reconcile;
 mod released;
 mod resolve;
 mod rivals;
+mod rotation;
 mod signing;
 mod switch;
 mod upstream_test;

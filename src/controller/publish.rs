@@ -88,7 +88,8 @@ fn api(ctx: &Context, webhook: &Webhook) -> Api<Webhook> {
     Api::namespaced(ctx.client.clone(), &webhook.namespace().unwrap_or_default())
 }
 
-fn params() -> PatchParams {
+/// Parameters of every patch.
+pub(super) fn params() -> PatchParams {
     PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
@@ -208,6 +209,21 @@ pub async fn write_status(
     let old = webhook.status.clone().unwrap_or_default();
     let generation = webhook.metadata.generation.unwrap_or_default();
     let new = next_status(&old, generation, ctx.clock.now(), assessment, change);
+    replace_status(ctx, memory, webhook, &new).await
+}
+
+/// Writes a status, if it differs from the present one.
+///
+/// # Errors
+///
+/// See [`PublishError`].
+pub async fn replace_status(
+    ctx: &Context,
+    memory: &MemoryCell,
+    webhook: &Webhook,
+    new: &WebhookStatus,
+) -> Result<Arc<Webhook>, PublishError> {
+    let old = webhook.status.clone().unwrap_or_default();
     let (before, after) = (json!(old), json!(new));
     let Some(difference) = merge_diff(&before, &after) else {
         return Ok(Arc::new(webhook.clone()));

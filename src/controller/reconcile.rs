@@ -295,6 +295,7 @@ async fn prepare(
         recorded,
         wanted: String::new(),
         want: None,
+        made: None,
         mutated: false,
         in_doubt: false,
     })))
@@ -337,9 +338,10 @@ async fn due(pass: &mut Pass) -> Result<Due, PassError> {
     match known {
         Some((_, wanted)) => pass.wanted = wanted,
         None => match pass.want().await {
-            Ok(_) => pass
+            Ok(_) if pass.has_read(&inputs) => pass
                 .memory
                 .with(|memory| memory.wanted = Some((inputs.clone(), pass.wanted.clone()))),
+            Ok(_) => pass.memory.with(|memory| memory.wanted = None),
             Err(ResolveError::Kube(error)) => return Err(error.into()),
             Err(ResolveError::Random(error)) => return Err(error.into()),
             Err(ResolveError::Signing(reason, message)) => {
@@ -350,7 +352,7 @@ async fn due(pass: &mut Pass) -> Result<Due, PassError> {
             }
         },
     }
-    let carried_out = is_carried_out(pass);
+    let carried_out = pass.is_carried_out();
     pass.inherit_doubt(carried_out);
     pass.in_doubt = pass
         .memory
@@ -372,8 +374,12 @@ async fn due(pass: &mut Pass) -> Result<Due, PassError> {
             Some(_) => {}
         }
     }
-    if !is_carried_out(pass) || pass.memory.with(|memory| memory.unfinished) {
+    let look = pass.rotate(&inputs).await?;
+    if !pass.is_carried_out() || pass.memory.with(|memory| memory.unfinished) {
         return Ok(Due::Act(Priority::Change));
+    }
+    if look {
+        return Ok(Due::Act(Priority::Test));
     }
     if !pass.recorded.annotated && pass.applied() == Applied::Same {
         // Somebody wiped or copied annotations over; the status still knows.
@@ -397,30 +403,6 @@ async fn due(pass: &mut Pass) -> Result<Due, PassError> {
     })
 }
 
-/// The status says that everything wanted was done, and nothing has been asked for since.
-fn is_carried_out(pass: &Pass) -> bool {
-    let webhook = &pass.webhook;
-    let Some(status) = &webhook.status else {
-        return false;
-    };
-    let handled = |annotation: &str, handled: Option<&String>| {
-        webhook
-            .annotations()
-            .get(annotation)
-            .is_none_or(|asked| Some(&bounds::request(asked)) == handled)
-    };
-    let lost = pass.secret_missing_for() == Some(Duration::ZERO);
-    // The operator's own test takes no look at the upstream.
-    let probed = pass.tester() == Tester::Operator && status.deactivated_by.is_none();
-    is_settled(status, webhook.metadata.generation.unwrap_or_default())
-        && matches!(pass.applied(), Applied::Same | Applied::OtherKey)
-        && pass.recorded.mark.is_none()
-        && handled(RECONCILE_REQUESTED_AT, status.last_handled_reconcile_at.as_ref())
-        && (probed || handled(TEST_REQUESTED_AT, status.last_handled_test_at.as_ref()))
-        && !pass.switch_is_due()
-        && !lost
-}
-
 /// Whether a test of the upstream has to be asked about, repeated or taken up again after a restart.
 fn test_due(pass: &Pass) -> bool {
     let status = pass.webhook.status.as_ref();
@@ -441,7 +423,7 @@ fn test_due(pass: &Pass) -> bool {
 /// The upstream has refused the account's credentials, or another Webhook holds the registration: said at once,
 /// without waiting in the queue.
 async fn refused(pass: &Pass) -> Result<Option<Duration>, PassError> {
-    let carried_out = is_carried_out(pass);
+    let carried_out = pass.is_carried_out();
     if !carried_out {
         let same = rivals::same_account(&pass.ctx, &pass.account).await;
         if let Some(message) = rivals::conflict(&pass.ctx, &pass.webhook, &same, pass.upstream.capabilities())
@@ -457,7 +439,7 @@ async fn refused(pass: &Pass) -> Result<Option<Duration>, PassError> {
 
 /// Says that the upstream refuses the account's credentials, unless what is wanted is there already.
 async fn say_refused(pass: &Pass, next_try: Instant) -> Result<Duration, PassError> {
-    if !is_carried_out(pass) {
+    if !pass.is_carried_out() {
         let key = pass.provider.key();
         let message = format!(
             "{} {:?}: the upstream refused its credentials; correct the credentials Secret {:?}",
@@ -479,12 +461,51 @@ impl Pass {
             return Ok(Arc::clone(want));
         }
         let capabilities = self.upstream.capabilities();
-        let made = generated::ensure(&self.ctx, &self.webhook, capabilities.secret).await?;
+        if self.made.is_none() {
+            self.made = generated::ensure(&self.ctx, &self.webhook, capabilities.secret).await?;
+        }
+        let made = self.made.clone();
         let made = made.map(|secret| (self.webhook.signing_secret().name, secret));
         let want = Arc::new(resolve::resolve(&self.ctx, &self.webhook, capabilities, made).await?);
         self.wanted = self.ctx.key.applied(&want);
         self.want = Some(Arc::clone(&want));
         Ok(want)
+    }
+
+    /// Whether `inputs` is what was read. A Secret that the operator has just written is newer than what the cache
+    /// knows; and if it were gone again before the cache has seen it, it would look as if it had never been.
+    fn has_read(&self, inputs: &str) -> bool {
+        let written = self.made.as_ref().is_some_and(|secret| {
+            let known = self
+                .ctx
+                .secret_version(&self.namespace(), &self.webhook.signing_secret().name);
+            known.as_ref() != Some(&secret.version)
+        });
+        !written && resolve::inputs(&self.ctx, &self.webhook) == inputs
+    }
+
+    /// The status says that everything wanted was done, and nothing has been asked for since.
+    pub(super) fn is_carried_out(&self) -> bool {
+        let webhook = &self.webhook;
+        let Some(status) = &webhook.status else {
+            return false;
+        };
+        let handled = |annotation: &str, handled: Option<&String>| {
+            webhook
+                .annotations()
+                .get(annotation)
+                .is_none_or(|asked| Some(&bounds::request(asked)) == handled)
+        };
+        let lost = self.secret_missing_for() == Some(Duration::ZERO);
+        // The operator's own test takes no look at the upstream.
+        let probed = self.tester() == Tester::Operator && status.deactivated_by.is_none();
+        is_settled(status, webhook.metadata.generation.unwrap_or_default())
+            && matches!(self.applied(), Applied::Same | Applied::OtherKey)
+            && self.recorded.mark.is_none()
+            && handled(RECONCILE_REQUESTED_AT, status.last_handled_reconcile_at.as_ref())
+            && (probed || handled(TEST_REQUESTED_AT, status.last_handled_test_at.as_ref()))
+            && !self.switch_is_due()
+            && !lost
     }
 
     /// How the recorded hash relates to what is wanted.
@@ -584,7 +605,9 @@ impl Pass {
         let secret = self
             .secret_missing_for()
             .map(|left| if left.is_zero() { WATCH_LAG } else { left });
-        [test, doubt, secret]
+        let rotation = self.memory.with(|memory| memory.rotation.next);
+        let rotation = rotation.map(|next| elapsed(self.ctx.clock.now(), next));
+        [test, doubt, secret, rotation]
             .into_iter()
             .flatten()
             .chain([read_back])

@@ -201,10 +201,6 @@ fn check_texts(spec: &WebhookSpec, capabilities: &Capabilities, found: &mut Find
 
 fn check_secret(spec: &WebhookSpec, capabilities: &Capabilities, found: &mut Findings<'_>) {
     let source = spec.secret_policy.as_ref().and_then(|policy| policy.source);
-    let rotation = spec
-        .secret_policy
-        .as_ref()
-        .and_then(|policy| policy.rotation.as_ref());
     match capabilities.secret {
         SecretRule::None => {
             if spec.secret_ref.is_some() {
@@ -229,9 +225,6 @@ fn check_secret(spec: &WebhookSpec, capabilities: &Capabilities, found: &mut Fin
                 "the upstream makes the secret, and the operator writes it into secretRef; remove the source",
             ),
         },
-    }
-    if rotation.is_some() {
-        found.not_yet("secretPolicy.rotation");
     }
 }
 

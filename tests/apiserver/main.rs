@@ -35,6 +35,7 @@ mod quiet;
 mod raw;
 mod reasons;
 mod registers;
+mod rotation;
 mod schema;
 mod secrets;
 mod served;

@@ -11,9 +11,12 @@ use serde_json::{Value, json};
 use upstream_doubles::{
     AutocosmosAccount, ConpeekAccount, Effect, Fault, ReplayRule, RicloudAccount, ThuliumAccount, Verdict,
 };
-use webhook_operator::api::{conditions::ReadyReason, provider::ProviderType};
+use webhook_operator::api::{
+    ROTATE_REQUESTED_AT, Webhook, conditions::ReadyReason, provider::ProviderType,
+    webhook_status::RotationPhase,
+};
 
-use crate::world::{World, name_of};
+use crate::world::{World, name_of, status};
 
 /// What follows the random part: characters that URLs, JSON and HTML escape, and that a header may carry.
 const SPECIAL: &str = "/+&%\"\\<=";
@@ -367,16 +370,29 @@ async fn no_secret_is_found_where_it_does_not_belong() {
     control(&world, &secrets, &seen).await;
 }
 
-/// A signing secret that the operator makes.
+/// A signing secret that the operator makes, between the one before and the next one.
 async fn made_by_the_operator(world: &World, secrets: &mut Secrets) {
     let spec = json!({
         "providerRef": {"name": "good-autocosmos"}, "target": "made", "url": "https://hooks.example.com/made",
-        "secretPolicy": {"source": "Generate"}, "test": {"mode": "None"},
+        "secretPolicy": {"source": "Generate", "rotation": {"interval": "8784h", "settle": "1s"}},
+        "test": {"mode": "None"},
     });
     world.webhook("good-made", ProviderType::Autocosmos, spec).await;
     world.wait_ready("good-made", ReadyReason::Available).await;
-    let made = world.secret_value("good-made-signing", "secret").await;
-    secrets.keep(made.expect("the operator's own secret"));
+    let reached = async |phase: RotationPhase| {
+        let met = |webhook: &Webhook| status(webhook).rotation.unwrap_or_default().phase == phase;
+        world.wait("good-made", "a step of the rotation", met).await
+    };
+    world.annotate("good-made", ROTATE_REQUESTED_AT, "first").await;
+    reached(RotationPhase::Overlapping).await;
+    let slow = json!({"secretPolicy": {"rotation": {"settle": "24h"}}});
+    world.change("good-made", slow).await;
+    world.annotate("good-made", ROTATE_REQUESTED_AT, "second").await;
+    reached(RotationPhase::Settling).await;
+    for key in ["secret", "secret.next", "secret.previous"] {
+        let made = world.secret_value("good-made-signing", key).await;
+        secrets.keep(made.expect("the operator's own secret"));
+    }
 }
 
 /// The secrets were used: what is searched for exists.
@@ -471,9 +487,7 @@ async fn control(world: &World, secrets: &Secrets, seen: &[(String, String)]) {
         .await
         .unwrap();
     let planted = json!({"metadata": {"annotations": {"planted": secrets.0[1]}}});
-    world
-        .patch::<webhook_operator::api::Webhook>("wrong-conpeek", &planted)
-        .await;
+    world.patch::<Webhook>("wrong-conpeek", &planted).await;
     let found = secrets.found_in(&sinks(world, "with plants").await);
     assert!(
         found.iter().any(|found| found.contains("/configmaps")),

@@ -49,7 +49,7 @@ const fn webhook(name: &'static str, suffix: &'static str) -> Change {
     }
 }
 
-const CHANGES: [Change; 10] = [
+const CHANGES: [Change; 11] = [
     provider("conpeek"),
     provider("thulium"),
     provider("ricloud"),
@@ -64,6 +64,7 @@ const CHANGES: [Change; 10] = [
     webhook("calls", "/ok/calls"),
     webhook("chats", "/basic/chats"),
     webhook("leads", "/autocosmos/leads"),
+    webhook("reviews", "/ok/reviews"),
     webhook("tickets", "/ok/tickets"),
 ];
 
