@@ -121,7 +121,7 @@ pub struct Context {
     pub probes: mpsc::UnboundedSender<Job>,
     /// Options.
     pub settings: Settings,
-    /// How many passes may work at once; one that waits for a turn at an upstream does not count.
+    /// How many passes may prepare at once; one that waits for its turn at an upstream, or has it, does not count.
     pub workers: tokio::sync::Semaphore,
     /// Providers (by uid) whose finalizers were set a moment ago: the caches may not show it yet.
     pub protected: tokio::sync::Mutex<HashMap<String, Instant>>,

@@ -125,7 +125,6 @@ pub(super) async fn pass(
                 turn = account.turns.take(Priority::Change) => turn,
                 _ = stopping.wait_for(|stop| *stop) => return Ok(None),
             };
-            let _worker = ctx.workers.acquire().await.ok();
             // While it waited the upstream may have refused the credentials to others.
             let outcome = match account.admit() {
                 Ok(()) => dismiss(ctx, &webhook, &recorded, &account, provider.as_ref(), memory).await,

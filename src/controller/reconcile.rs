@@ -115,7 +115,8 @@ async fn pass(ctx: &Arc<Context>, cached: Arc<Webhook>, memory: &MemoryCell) -> 
         let woken = memory.with(|memory| Arc::clone(&memory.woken));
         let mut woken = pin!(woken.notified());
         woken.as_mut().enable();
-        // Bounds what works at the same time; given back while this one only waits for its turn.
+        // Bounds what is prepared at the same time. Given back before this one waits for its turn and for the upstream:
+        // what does is bounded by the turns of its account, and many dead accounts must not keep all permits.
         let worker = ctx.workers.acquire().await.ok();
         if webhook.metadata.deletion_timestamp.is_some() {
             // It takes a permit and a turn of its own: deletions at a dead upstream must not keep all workers waiting,
@@ -179,9 +180,9 @@ async fn pass(ctx: &Arc<Context>, cached: Arc<Webhook>, memory: &MemoryCell) -> 
                 webhook = now;
                 continue;
             }
-            let _worker = ctx.workers.acquire().await.ok();
             return work(pass).await;
         }
+        drop(worker);
         return work(pass).await;
     }
 }

@@ -10,6 +10,7 @@
 )]
 
 mod budget;
+mod bulkhead;
 mod deletions;
 mod outage;
 mod revoked;
