@@ -240,6 +240,7 @@ impl Pass {
                 replace_instead_of_update: update_missing || cannot_reactivate,
                 given_up: removed,
                 in_doubt: self.in_doubt,
+                looks_first: self.ctx.settings.looks_first,
             },
             sight,
         )

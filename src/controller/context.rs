@@ -60,6 +60,8 @@ pub struct Settings {
     pub protect_credentials: bool,
     /// Whether ClusterWebhookProviders are served: not when the operator is confined to namespaces.
     pub serve_cluster_providers: bool,
+    /// Whether a look goes before each create; see [`super::Ground::looks_first`].
+    pub looks_first: bool,
 }
 
 /// Cached objects.

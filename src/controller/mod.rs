@@ -120,6 +120,9 @@ pub struct Ground {
     pub identity: String,
     /// Where secrets come from.
     pub entropy: Entropy,
+    /// Look before each create. `false` registers twice: only for searches that have to be shown to find that.
+    #[doc(hidden)]
+    pub looks_first: bool,
 }
 
 /// HTTP clients behind the address guard: one shared, one for each set of trust roots and proxy.
@@ -203,6 +206,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         metrics,
         identity: lease::identity(),
         entropy: Entropy::system(),
+        looks_first: !cfg!(feature = "break-journal"),
     };
     let (stop, stopping) = watch::channel(false);
     let served = tokio::spawn(server.run(wait(stopping.clone())));
@@ -367,6 +371,7 @@ pub async fn work(
         metrics,
         identity,
         entropy,
+        looks_first,
     } = ground;
     let key = hash_key::obtain(&client, &own_namespace(&client, options), &entropy).await?;
     let (caches, feeds) = watches::prepare(&client, &options.namespaces);
@@ -405,6 +410,7 @@ pub async fn work(
             deletion_deadline: options.deletion_deadline,
             protect_credentials: options.protect_credentials,
             serve_cluster_providers: options.namespaces.is_empty(),
+            looks_first,
         },
         workers: Semaphore::new(usize::from(options.concurrency)),
         protected: tokio::sync::Mutex::default(),

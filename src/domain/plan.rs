@@ -82,6 +82,8 @@ pub struct Situation<'a> {
     /// An older write of unknown outcome may have come after the last known one, and comes no more. What cannot be seen
     /// is written again.
     pub in_doubt: bool,
+    /// A look goes before each create. Only where searches have to be shown to find what that prevents it does not.
+    pub looks_first: bool,
 }
 
 /// What this pass has read.
@@ -234,7 +236,7 @@ fn plan_assigned(s: &Situation<'_>, sight: &Sight) -> Step {
 
 /// A create was under way. `None`: it certainly had no effect.
 fn resolve_mark(s: &Situation<'_>, mark: &Mark, sight: &Sight) -> Option<Step> {
-    if cfg!(feature = "break-journal") {
+    if !s.looks_first {
         return None;
     }
     let Some(all) = &sight.all else {
@@ -333,7 +335,7 @@ fn find_by_content(s: &Situation<'_>, sight: &Sight) -> Step {
 
 /// As above; `replaces` is ours already and not what is looked for.
 fn find_or_create(s: &Situation<'_>, sight: &Sight, replaces: Option<RemoteId>) -> Step {
-    if cfg!(feature = "break-journal") {
+    if !s.looks_first {
         return Step::Create { replaces };
     }
     let Some(all) = &sight.all else {

@@ -47,6 +47,7 @@ fn ground(world: &World, line: &Line) -> Ground {
         transports: Arc::new(way),
         clock: world.clock().clone(),
         metrics: Metrics::new(),
+        looks_first: world.looks_first(),
         identity: format!("operator_{}", line.process()),
         entropy: Entropy::seeded(line.process() as u64),
     }

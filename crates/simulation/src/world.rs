@@ -26,6 +26,7 @@ pub struct World {
     upstreams: Arc<Models>,
     wire: Wire,
     clock: Clock,
+    looks_first: bool,
 }
 
 /// What a wait has ended with.
@@ -59,12 +60,22 @@ impl World {
             upstreams: Arc::new(Models::new(Options::default(), &source)),
             wire: Wire::default(),
             clock,
+            looks_first: true,
         };
         world.open(&Account::demo());
         // Deliveries go nowhere here.
         let ricloud = world.upstreams.ricloud();
         ricloud.change_behaviour(|behaviour| behaviour.verdict = Verdict::AlwaysValid);
         world
+    }
+
+    /// From now on processes create without looking first, which registers twice: to show that a search finds it.
+    pub fn break_journal(&mut self) {
+        self.looks_first = false;
+    }
+
+    pub(crate) fn looks_first(&self) -> bool {
+        self.looks_first
     }
 
     /// Opens an account at every upstream.

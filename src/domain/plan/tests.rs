@@ -188,6 +188,7 @@ impl Case {
             replace_instead_of_update: self.replace,
             given_up: false,
             in_doubt: false,
+            looks_first: true,
         };
         plan(&situation, &self.sight)
     }

@@ -140,6 +140,7 @@ impl Bench {
                 deletion_deadline: Duration::from_secs(600),
                 protect_credentials,
                 serve_cluster_providers: true,
+                looks_first: true,
             },
             workers: Semaphore::new(8),
             protected: tokio::sync::Mutex::default(),

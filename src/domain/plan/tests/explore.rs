@@ -429,6 +429,7 @@ fn settle(world: &mut World) -> Result<(), Died> {
                 replace_instead_of_update: world.dialect.replaces,
                 given_up: false,
                 in_doubt: false,
+                looks_first: true,
             },
             &sight,
         );
