@@ -556,7 +556,7 @@ mod tests {
         let families: Vec<_> = page.lines().filter(|line| line.starts_with("# TYPE ")).collect();
         assert_eq!(
             families.len(),
-            13,
+            14,
             "a new metric needs a line above and one in the documentation: {families:#?}"
         );
         assert!(

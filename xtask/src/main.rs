@@ -10,6 +10,7 @@ mod control_plane;
 mod crds;
 mod demo;
 mod deny;
+mod explore;
 mod judges;
 mod programs;
 mod progress;
@@ -51,6 +52,8 @@ enum Task {
     Bench(bench::Args),
     /// Kill the operator hundreds of times under faults, and judge what is left of it.
     Chaos(chaos::Args),
+    /// Let the operator die, lose answers and meet conflicts at every call of every operation, on virtual time.
+    Explore(explore::Args),
     /// Let others' programs judge what is done here: the vendor's client of ricloud.
     Judges(judges::Args),
     /// Do all that a change has to pass: tests, formatting, lints, docs, licences.
@@ -67,6 +70,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Crds(args) => crds::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Chaos(args) => chaos::run(&args),
+        Task::Explore(args) => explore::run(&args),
         Task::Judges(args) => judges::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Deny(args) => deny::run(&args),

@@ -14,6 +14,7 @@
 )]
 
 pub mod apiserver;
+pub mod explore;
 pub mod manifests;
 mod operator;
 mod upstreams;
