@@ -219,6 +219,10 @@ impl Pass {
             .min();
         let update_missing = learned(Finding::ThuliumUpdate) == Some(Learned::Unsupported)
             && learned(Finding::ThuliumDelete) == Some(Learned::Supported);
+        // A death in the middle of an update is only suspected after a start: that is worth a write where one is sure
+        // to be possible, and elsewhere a look.
+        let by_target = self.upstream.capabilities().identity == Identity::ByTarget;
+        let doubts_itself = self.memory.with(|memory| memory.doubts_itself);
         plan::plan(
             &Situation {
                 capabilities: self.upstream.capabilities(),
@@ -239,7 +243,7 @@ impl Pass {
                 absent_since: absent_since.map(|since| since.elapsed()),
                 replace_instead_of_update: update_missing || cannot_reactivate,
                 given_up: removed,
-                in_doubt: self.in_doubt,
+                in_doubt: self.in_doubt && (by_target || doubts_itself),
                 looks_first: self.ctx.settings.looks_first,
             },
             sight,
@@ -526,7 +530,10 @@ impl Pass {
     pub(super) fn doubt(&self, error: &ProviderError) {
         if error.effect == Effect::Unknown {
             let until = Instant::now() + self.account.timeout + MARK_GRACE;
-            self.memory.with(|memory| memory.in_doubt = Some(until));
+            self.memory.with(|memory| {
+                memory.in_doubt = Some(until);
+                memory.doubts_itself = true;
+            });
         }
     }
 

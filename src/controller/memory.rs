@@ -74,6 +74,8 @@ pub struct Memory {
     pub in_doubt: Option<Instant>,
     /// Whether this process has looked for what an earlier one may have left in flight.
     pub inherited: bool,
+    /// The doubt is about a write of this process, and not about one that the process before it may have begun.
+    pub doubts_itself: bool,
     /// When a list first lacked every known id.
     pub absent_since: Option<Instant>,
     /// The upstream was asked to switch it on again and did not.
@@ -114,6 +116,7 @@ impl Memory {
             wrote: None,
             in_doubt: None,
             inherited: false,
+            doubts_itself: false,
             absent_since: None,
             cannot_reactivate: false,
             removed: false,

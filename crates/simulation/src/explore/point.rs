@@ -10,8 +10,8 @@ use crate::{
     wire::{self, Call, CallKind, Course, Fate, Made, Peer},
 };
 
-/// How long nothing happens at rest.
-const SILENCE: Duration = Duration::from_secs(20);
+/// How long nothing happens at rest: longer than a doubt about an older write lasts, which ends in a look.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// The same where somebody may be waiting for an answer that was lost, or looking at an old view.
 const LONG_SILENCE: Duration = Duration::from_secs(80);
