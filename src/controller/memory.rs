@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::prober::ProbeMemory;
 use crate::{
     api::Webhook,
-    domain::{breaker::Counted, patience::Patience, remote::TaskId},
+    domain::{breaker::Counted, patience::Patience, remote::TaskId, rotation::Proof},
 };
 
 /// A test that runs at the upstream.
@@ -47,6 +47,14 @@ pub struct RotationMemory {
     pub next: Option<Timestamp>,
     /// When the upstream was last seen to be as wanted.
     pub looked: Option<Timestamp>,
+    /// Probes signed with the next secret.
+    pub probe: ProbeMemory,
+    /// What they have shown so far, and of which secret (as keyed hash).
+    pub proof: Option<(String, Proof)>,
+    /// When the last one was sent.
+    pub launched: Option<Timestamp>,
+    /// One of them was sent, and how it ended is not noted yet.
+    pub sent: bool,
 }
 
 /// One object's memory.

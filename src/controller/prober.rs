@@ -13,7 +13,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{context::Context, memory::MemoryCell};
+use super::{
+    context::Context,
+    memory::{Memory, MemoryCell},
+};
 use crate::{
     api::Webhook,
     domain::testing::Verdict,
@@ -99,9 +102,33 @@ impl ProbeMemory {
         self.landed.clone()
     }
 
+    /// Whether one is on its way.
+    #[must_use]
+    pub fn is_flying(&self) -> bool {
+        self.flying.is_some()
+    }
+
     /// The verdict is recorded.
     pub fn recorded(&mut self) {
         self.landed = None;
+    }
+}
+
+/// Which of an object's two kinds of probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The test of what is registered.
+    Test,
+    /// Whether the receiver knows the secret that it gets next.
+    NextSecret,
+}
+
+impl Kind {
+    fn of(self, memory: &mut Memory) -> &mut ProbeMemory {
+        match self {
+            Self::Test => &mut memory.probe,
+            Self::NextSecret => &mut memory.rotation.probe,
+        }
     }
 }
 
@@ -109,6 +136,7 @@ impl ProbeMemory {
 pub struct Job {
     object: ObjectRef<Webhook>,
     memory: MemoryCell,
+    kind: Kind,
     number: u64,
     probe: Probe,
 }
@@ -118,14 +146,16 @@ pub fn launch(
     ctx: &Context,
     object: ObjectRef<Webhook>,
     memory: &MemoryCell,
+    kind: Kind,
     purpose: Purpose,
     probe: Probe,
 ) {
-    let number = memory.with(|memory| memory.probe.begin(purpose));
+    let number = memory.with(|memory| kind.of(memory).begin(purpose));
     // The receiver is gone only when the process ends.
     let _ = ctx.probes.send(Job {
         object,
         memory: memory.clone(),
+        kind,
         number,
         probe,
     });
@@ -200,7 +230,8 @@ async fn fly(
             }
         }
     };
-    job.memory.with(|memory| memory.probe.end(job.number, verdict));
+    job.memory
+        .with(|memory| job.kind.of(memory).end(job.number, verdict));
     let _ = ctx.wake.webhooks.send(job.object);
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     act::Pass,
     conclude::Finding,
-    prober::{self, Purpose},
+    prober::{self, Kind, Purpose},
     publish::{self, write_status},
     reconcile::PassError,
     resolve::ResolveError,
@@ -32,7 +32,7 @@ use crate::{
         status::{Assessment, Said},
         testing::{ProbeSituation, Tester, Verdict, next_probe, note_test, state_after},
     },
-    net::CheckedUrl,
+    net::{CheckedUrl, SecretText},
     probe::{Probe, Signing},
     provider::Provider,
 };
@@ -193,7 +193,6 @@ impl Pass {
         };
         let object = ObjectRef::from_obj(self.webhook.as_ref());
         let purpose = self.purpose();
-        let test = &self.webhook.spec.test;
         let url = match CheckedUrl::parse(&want.url) {
             Ok(url) => url,
             Err(problem) => {
@@ -210,7 +209,14 @@ impl Pass {
                 return Ok(None);
             }
         };
-        let probe = Probe {
+        let probe = self.probe_of(&want, url, signing);
+        prober::launch(&self.ctx, object, &self.memory, Kind::Test, purpose, probe);
+        Ok(None)
+    }
+
+    fn probe_of(&self, want: &Desired, url: CheckedUrl, signing: Signing) -> Probe {
+        let test = &self.webhook.spec.test;
+        Probe {
             webhook: format!("{}/{}", self.namespace(), self.webhook.name_any()),
             uid: self.uid(),
             url,
@@ -219,9 +225,46 @@ impl Pass {
             signing,
             timeout: test.timeout.get(),
             check_forgery: test.check_forgery,
+        }
+    }
+
+    /// What a probe signed with the next secret is sent for. `print`: that secret's keyed hash.
+    pub(super) fn next_secret_purpose(&self, print: &str) -> Purpose {
+        Purpose {
+            generation: self.webhook.metadata.generation.unwrap_or_default(),
+            wanted: print.to_owned(),
+            secret: None,
+            request: None,
+        }
+    }
+
+    /// Hands a probe over that is signed with another secret than the one that is registered. `false`: none can be
+    /// made.
+    pub(super) async fn probe_next_secret(
+        &mut self,
+        secret: SecretText,
+        print: &str,
+    ) -> Result<bool, PassError> {
+        let want = match self.want().await {
+            Ok(want) => Desired {
+                secret: Some(secret),
+                ..want.as_ref().clone()
+            },
+            Err(ResolveError::Kube(error)) => return Err(error.into()),
+            Err(ResolveError::Random(error)) => return Err(error.into()),
+            Err(ResolveError::Signing(..) | ResolveError::Other(..)) => return Ok(false),
         };
-        prober::launch(&self.ctx, object, &self.memory, purpose, probe);
-        Ok(None)
+        let (Ok(url), Some(signing)) = (CheckedUrl::parse(&want.url), self.signing(&want).await?) else {
+            return Ok(false);
+        };
+        let probe = Probe {
+            check_forgery: false,
+            ..self.probe_of(&want, url, signing)
+        };
+        let object = ObjectRef::from_obj(self.webhook.as_ref());
+        let purpose = self.next_secret_purpose(print);
+        prober::launch(&self.ctx, object, &self.memory, Kind::NextSecret, purpose, probe);
+        Ok(true)
     }
 
     /// How the upstream would sign. `None`: the secret that it made is not in its Secret now.

@@ -2,39 +2,38 @@
 //! what the plan says, and tells the user. The plan is [`crate::domain::rotation`]'s; that the upstream gets what
 //! stands under the key is the ordinary update's.
 
+mod book;
+mod proof;
+
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt, api::Patch, runtime::events::EventType};
-use serde_json::{Map, Value, json};
+use kube::runtime::events::EventType;
 
+pub(super) use self::book::{Book, print, write};
 use super::{
     act::Pass,
-    context::{Context, SecretContent},
+    context::SecretContent,
     generated,
-    publish::{event, params, replace_status},
+    publish::{event, replace_status},
     reconcile::PassError,
     resolve::ResolveError,
     signing::{self, Ownership},
 };
 use crate::{
     api::{
-        ROTATE_REQUESTED_AT, ROTATION_ANNOTATION, Webhook, WebhookStatus,
-        conditions::{self, ConditionType, ReadyReason, Reason, SecretReason},
+        ROTATE_REQUESTED_AT, Webhook, WebhookStatus,
+        conditions::{self, ConditionType, ReadyReason, Reason, SecretReason, TestedReason},
         webhook::{SecretRef, SecretSource},
         webhook_status::{DeactivatedBy, RotationPhase, RotationStatus},
     },
     domain::{
         capabilities::SecretRule,
-        hash::{Applied, HashKey},
-        rotation::{
-            Candidate, Change, Journal, Keys, Policy, Put, Situation, Step, change, make, next_key,
-            next_status, next_step, previous_key,
-        },
+        hash::Applied,
+        rotation::{Policy, Situation, Step, change, next_key, next_status, next_step, previous_key},
         schedule,
+        testing::Tester,
     },
-    net::SecretText,
     provider::Provider,
 };
 
@@ -43,133 +42,6 @@ const ATTEMPTS: usize = 6;
 
 /// The API server refused a write: what could help may be something that is not watched.
 const REFUSED: Duration = Duration::from_secs(300);
-
-/// What a Secret holds of a signing secret, for the plan.
-pub(super) struct Book {
-    reference: SecretRef,
-    keys: Keys,
-    journal: Journal,
-}
-
-impl Book {
-    /// That of a Secret which does not exist.
-    pub(super) fn empty(reference: &SecretRef) -> Self {
-        Self {
-            reference: reference.clone(),
-            keys: Keys::default(),
-            journal: Journal::default(),
-        }
-    }
-
-    /// Reads a Secret. The upstream takes secrets of `min` to `max` characters.
-    pub(super) fn read(
-        key: &HashKey,
-        reference: &SecretRef,
-        secret: &SecretContent,
-        (min, max): (usize, usize),
-    ) -> Self {
-        let value = |key: &str| secret.data.get(key).filter(|value| !value.is_empty());
-        let (next, previous) = (next_key(&reference.key), previous_key(&reference.key));
-        let exists = |key: &str| secret.data.contains_key(key) || secret.binary.contains(key);
-        let usable = value(&next).filter(|value| (min..=max).contains(&value.len_chars()));
-        let annotations = secret.metadata.annotations.as_ref();
-        let journal = annotations.and_then(|annotations| annotations.get(ROTATION_ANNOTATION));
-        Self {
-            keys: Keys {
-                current: value(&reference.key).map(|value| print(key, value)),
-                next: match usable {
-                    Some(value) => Some(Candidate::Usable(print(key, value))),
-                    None => exists(&next).then_some(Candidate::Unusable),
-                },
-                previous: exists(&previous),
-            },
-            journal: Journal::from_text(journal.map(String::as_str)),
-            reference: reference.clone(),
-        }
-    }
-
-    /// The write that makes a secret where there is none.
-    pub(super) fn make(&self, webhook: &Webhook, now: Timestamp, fresh: &str) -> Change {
-        let situation = Situation {
-            key: &self.reference.key,
-            keys: &self.keys,
-            journal: &self.journal,
-            policy: Policy::of(&webhook.spec),
-            status: webhook
-                .status
-                .as_ref()
-                .and_then(|status| status.rotation.as_ref()),
-            handled: None,
-            asked: None,
-            applied: false,
-            free: false,
-            looked: None,
-            probe: None,
-            seed: 0,
-            now,
-        };
-        make(&situation, fresh)
-    }
-}
-
-/// By which a value is known without being kept.
-pub(super) fn print(key: &HashKey, value: &SecretText) -> String {
-    key.fingerprint("signing secret", value.expose())
-}
-
-/// Writes the Secret as it was read, changed.
-///
-/// # Errors
-///
-/// Those of the API server; 409 where somebody else wrote it meanwhile.
-pub(super) async fn write(
-    ctx: &Context,
-    webhook: &Webhook,
-    reference: &SecretRef,
-    secret: &SecretContent,
-    change: &Change,
-    fresh: Option<&SecretText>,
-) -> Result<SecretContent, kube::Error> {
-    let (next, previous) = (next_key(&reference.key), previous_key(&reference.key));
-    let mut data = Map::new();
-    for (key, put) in [
-        (&reference.key, change.current),
-        (&next, change.next),
-        (&previous, change.previous),
-    ] {
-        let value = match put {
-            Put::Keep => continue,
-            Put::Remove => None,
-            Put::Fresh => fresh,
-            Put::Current => secret.data.get(&reference.key),
-            Put::Next => secret.data.get(&next),
-        };
-        data.insert(key.clone(), value.map_or(Value::Null, generated::encode));
-    }
-    for key in change
-        .forget
-        .iter()
-        .flat_map(|key| [next_key(key), previous_key(key)])
-    {
-        data.entry(key).or_insert(Value::Null);
-    }
-    let mut metadata = json!({
-        "resourceVersion": secret.version,
-        "annotations": { ROTATION_ANNOTATION: change.journal.to_text() },
-    });
-    if signing::ownership(&secret.metadata, webhook) == Ownership::Stale
-        && let Some(metadata) = metadata.as_object_mut()
-    {
-        metadata.insert(
-            "ownerReferences".to_owned(),
-            json!(signing::owners(&secret.metadata, webhook)),
-        );
-    }
-    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &webhook.namespace().unwrap_or_default());
-    let patch = Patch::Merge(json!({ "metadata": metadata, "data": data }));
-    let written = api.patch(&reference.name, &params(), &patch).await?;
-    Ok(SecretContent::from(written))
-}
 
 /// What a status says of rotation: `status.rotation` and the request that was handled last.
 pub(super) type Told = (RotationStatus, Option<String>);
@@ -205,7 +77,8 @@ impl Pass {
         };
         let now = self.ctx.clock.now();
         let rotation = self.memory.with(|memory| memory.rotation.clone());
-        let due = rotation.next.is_some_and(|next| next <= now);
+        let landed = rotation.sent && !rotation.probe.is_flying();
+        let due = landed || rotation.next.is_some_and(|next| next <= now);
         if rotation.of == self.rotation_inputs(inputs) && !due || self.ctx.fence.remaining().is_none() {
             return Ok(false);
         }
@@ -227,8 +100,8 @@ impl Pass {
         let status = self.webhook.status.as_ref();
         let told = status.and_then(|status| status.rotation.as_ref());
         format!(
-            "{inputs} {:?} {} {:?} {told:?}",
-            self.applied(),
+            "{inputs} {} {} {:?} {told:?}",
+            self.is_confirmed(),
             self.may_rotate(),
             self.request(ROTATE_REQUESTED_AT)
         )
@@ -250,6 +123,11 @@ impl Pass {
         self.is_carried_out() && !unfinished && !drifted && !off
     }
 
+    /// Whether the upstream has everything that is wanted, and nothing older can arrive there any more.
+    fn is_confirmed(&self) -> bool {
+        self.applied() == Applied::Same && self.memory.with(|memory| memory.in_doubt.is_none())
+    }
+
     async fn rotate_now(&mut self, bounds: (usize, usize), reread: bool) -> Result<Next, PassError> {
         let reference = self.webhook.signing_secret();
         let mut read = self.made.clone().filter(|_| !reread);
@@ -266,12 +144,16 @@ impl Pass {
                 return Ok(Next::At(None));
             }
             let book = Book::read(&self.ctx.key, &reference, &secret, bounds);
+            self.take_proof(&book);
             self.tell_rotation(&book).await?;
             let asked = self.request(ROTATE_REQUESTED_AT);
-            let situation = self.situation(&book, asked.as_deref(), self.applied() == Applied::Same);
+            let situation = self.situation(&book, asked.as_deref(), self.is_confirmed());
             let step = next_step(&situation);
             let fresh = match step {
-                Step::Rest(next) => return Ok(Next::At(next)),
+                Step::Rest(next) => {
+                    let probe = self.prove(&book, secret).await?;
+                    return Ok(Next::At([next, probe].into_iter().flatten().min()));
+                }
                 Step::Look => return Ok(Next::Look),
                 // That is done where the secret is read for the upstream.
                 Step::Make => return Ok(Next::At(None)),
@@ -293,7 +175,7 @@ impl Pass {
             .await
             {
                 Ok(written) => {
-                    self.tell_step(step, &reference).await;
+                    self.tell_step(step, &book).await;
                     self.read_again(written.clone()).await?;
                     read = Some(written);
                 }
@@ -334,7 +216,7 @@ impl Pass {
             applied,
             free: self.may_rotate(),
             looked: self.memory.with(|memory| memory.rotation.looked),
-            probe: None,
+            probe: self.proof(book).and_then(|proof| proof.probed()),
             seed: schedule::seed(&self.uid()),
             now: self.ctx.clock.now(),
         }
@@ -366,7 +248,8 @@ impl Pass {
         };
         let told = self.told(book, true);
         let mut new = old.clone();
-        let message = describe(&self.webhook, &told.0);
+        let failure = self.proof(book).and_then(|proof| proof.failure());
+        let message = describe(&self.webhook, &told.0, failure);
         note(&mut new, Some(told));
         if let Some(ready) = new.conditions.iter_mut().find(|condition| {
             condition.type_ == ConditionType::SecretReady.as_str()
@@ -382,7 +265,9 @@ impl Pass {
     /// `SecretReady` of a secret that the operator makes.
     pub(super) fn describe_rotation(&self) -> String {
         let told = self.rotation_confirmed().map(|(rotation, _)| rotation);
-        describe(&self.webhook, &told.unwrap_or_default())
+        let proof = self.memory.with(|memory| memory.rotation.proof.clone());
+        let failure = proof.and_then(|(_, proof)| proof.failure());
+        describe(&self.webhook, &told.unwrap_or_default(), failure)
     }
 
     /// One Event and one count for each secret that took the place of another one.
@@ -417,15 +302,21 @@ impl Pass {
             .await;
     }
 
-    async fn tell_step(&self, step: Step, reference: &SecretRef) {
-        let (name, key) = (&reference.name, &reference.key);
+    async fn tell_step(&self, step: Step, book: &Book) {
+        let SecretRef { name, key } = &book.reference;
         let (next, previous) = (next_key(key), previous_key(key));
         let (type_, reason, note) = match step {
             Step::Publish => {
                 let settle = Policy::of(&self.webhook.spec).settle.as_secs();
-                let note = format!(
-                    "a new signing secret is in Secret {name:?} under the key {next:?}; the upstream signs with it after {settle} seconds"
-                );
+                let note = if self.tester() == Tester::Operator {
+                    format!(
+                        "a new signing secret is in Secret {name:?} under the key {next:?}; the upstream is given it when the receiver has shown that it takes it, at the latest after {settle} seconds"
+                    )
+                } else {
+                    format!(
+                        "a new signing secret is in Secret {name:?} under the key {next:?}; the upstream is given it after {settle} seconds"
+                    )
+                };
                 (EventType::Normal, "RotationStarted", note)
             }
             Step::Withdraw => {
@@ -440,7 +331,17 @@ impl Pass {
                 );
                 (EventType::Normal, "RotationCompleted", note)
             }
-            Step::Rest(_) | Step::Make | Step::Note | Step::Look | Step::Promote => return,
+            Step::Promote => {
+                let Some(failure) = self.proof(book).and_then(|proof| proof.failure()) else {
+                    return;
+                };
+                let note = format!(
+                    "the receiver has not taken what is signed with the new secret ({}), and the time for that is over; the upstream is given it now; let the receiver read Secret {name:?} again, and take {key:?} and {previous:?}",
+                    failure.as_str()
+                );
+                (EventType::Warning, "RotationUnproven", note)
+            }
+            Step::Rest(_) | Step::Make | Step::Note | Step::Look => return,
         };
         self.rotation_event(type_, reason, &note).await;
     }
@@ -503,13 +404,16 @@ enum Next {
     Look,
 }
 
-fn describe(webhook: &Webhook, rotation: &RotationStatus) -> String {
+fn describe(webhook: &Webhook, rotation: &RotationStatus, failure: Option<TestedReason>) -> String {
     let SecretRef { name, key } = webhook.signing_secret();
     let made = format!("made by the operator; it is in Secret {name:?} under the key {key:?}");
     match (rotation.phase, &rotation.previous_expires) {
         (RotationPhase::Settling, _) => {
+            let refused = failure.map_or_else(String::new, |failure| {
+                format!(", which the receiver does not take yet ({})", failure.as_str())
+            });
             format!(
-                "{made}; the upstream is given the one under {:?} next",
+                "{made}; the upstream is given the one under {:?} next{refused}",
                 next_key(&key)
             )
         }

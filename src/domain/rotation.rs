@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::{
         WebhookSpec,
+        conditions::TestedReason,
         webhook::Rotation,
         webhook_status::{RotationPhase, RotationStatus},
     },
@@ -152,6 +153,59 @@ pub enum Probed {
     Passed,
     /// It does not, or not yet.
     Failed,
+}
+
+/// Probes in a row that have to pass. Replicas of a receiver do not read the Secret at the same moment, and one probe
+/// reaches one of them.
+const PROOFS: u32 = 8;
+
+/// Shortest and longest time between two probes.
+const PROBE_PAUSE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(300));
+
+/// What the probes signed with one secret have shown so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Proof {
+    passes: u32,
+    failure: Option<TestedReason>,
+}
+
+impl Proof {
+    /// Notes how one ended.
+    pub fn note(&mut self, reason: TestedReason) {
+        if reason == TestedReason::Passed {
+            self.passes = self.passes.saturating_add(1);
+        } else {
+            self.passes = 0;
+            self.failure = Some(reason);
+        }
+    }
+
+    /// What they show taken together; `None`: not enough yet.
+    #[must_use]
+    pub fn probed(&self) -> Option<Probed> {
+        match (self.passes, self.failure) {
+            (PROOFS.., _) => Some(Probed::Passed),
+            (0, Some(_)) => Some(Probed::Failed),
+            (_, _) => None,
+        }
+    }
+
+    /// Why the last one failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<TestedReason> {
+        self.failure.filter(|_| self.passes == 0)
+    }
+
+    /// Time until the next probe of a secret that has been there for `age`: the longer nobody took it, the longer.
+    #[must_use]
+    pub fn pause(&self, age: Duration) -> Duration {
+        let (shortest, longest) = PROBE_PAUSE;
+        if self.passes > 0 {
+            shortest
+        } else {
+            (age / 20).clamp(shortest, longest)
+        }
+    }
 }
 
 /// Everything that the next step depends on.

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use upstream_doubles::Fault;
 use webhook_operator::api::{
-    ROTATE_REQUESTED_AT, Webhook,
-    conditions::{ConditionType, ReadyReason, SyncedReason},
+    ROTATE_REQUESTED_AT, TEST_REQUESTED_AT, Webhook,
+    conditions::{ConditionType, ReadyReason, SecretReason, SyncedReason},
     provider::ProviderType::{Autocosmos, Conpeek},
-    webhook_status::{RotationPhase, RotationStatus},
+    webhook_status::{RotationPhase, RotationStatus, TestResult},
 };
 
 use crate::world::{World, message, sent, status};
@@ -257,6 +257,81 @@ async fn a_rotation_that_cannot_be_is_refused_once() {
     assert!(type_ == "Warning" && note.contains("does not sign"), "{note}");
     let handled = |webhook: &Webhook| status(webhook).last_handled_rotate_at.as_deref() == Some("first");
     world.wait("w", "the request is handled", handled).await;
+}
+
+/// The receiver's part of a Secret: what it takes, read again now.
+async fn learn(world: &World, name: &str) {
+    let taken: Vec<upstream_doubles::Secret> = values(world)
+        .await
+        .into_iter()
+        .flatten()
+        .map(|value| value.as_str().into())
+        .collect();
+    let receiver = world.doubles.receiver();
+    receiver.expect_autocosmos_from(name, None, move || taken.clone());
+}
+
+/// A spec with a receiver that judges, which the operator tests.
+fn judged(world: &World, settle: &str) -> Value {
+    let mut spec = spec("leads", settle, "24h");
+    let url = format!(
+        "{}/autocosmos/{}",
+        world.doubles.receiver().url(),
+        world.namespace
+    );
+    spec["url"] = json!(url);
+    spec["test"] = json!({ "mode": "Auto" });
+    spec
+}
+
+async fn registered_and_judged(world: &World, settle: &str) {
+    world.provider(Autocosmos).await;
+    world.webhook("w", Autocosmos, judged(world, settle)).await;
+    world.wait_reason("w", SecretReason::Published).await;
+    learn(world, &world.namespace).await;
+    world.annotate("w", TEST_REQUESTED_AT, "when it knows").await;
+    world.wait_ready("w", ReadyReason::Available).await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_takes_the_new_secret_need_not_settle() {
+    let world = World::new("rotation-proof").await;
+    registered_and_judged(&world, "24h").await;
+    world.annotate("w", ROTATE_REQUESTED_AT, "first").await;
+    let unknown = |webhook: &Webhook| {
+        rotation(webhook).phase == RotationPhase::Settling
+            && message(webhook, ConditionType::SecretReady).contains("SignatureRejected")
+    };
+    world
+        .wait("w", "the receiver does not know it yet", unknown)
+        .await;
+    let [old, new, _] = values(&world).await;
+    assert_eq!(Some(at_upstream(&world, "leads")), old);
+    learn(&world, &world.namespace).await;
+    let overlapping = |webhook: &Webhook| rotation(webhook).phase == RotationPhase::Overlapping;
+    let limit = Duration::from_secs(90);
+    world
+        .wait_within(limit, "w", "the receiver knows it", overlapping)
+        .await;
+    assert_eq!(Some(at_upstream(&world, "leads")), new);
+    // Tested after the change like any other, and never found wanting meanwhile.
+    world.wait_ready("w", ReadyReason::Available).await;
+    let history = status(&world.get("w").await).test.unwrap().history;
+    assert_eq!(history.first().unwrap().result, TestResult::Passed);
+    let unproven = world.events("w").await;
+    assert!(unproven.iter().all(|(_, reason, _)| reason != "RotationUnproven"));
+}
+
+#[tokio::test]
+async fn a_receiver_that_never_takes_the_new_secret_is_told_of_and_not_waited_for() {
+    let world = World::new("rotation-unproven").await;
+    registered_and_judged(&world, "5s").await;
+    world.annotate("w", ROTATE_REQUESTED_AT, "first").await;
+    wait_phase(&world, RotationPhase::Overlapping).await;
+    let (type_, note) = world.wait_event("w", "RotationUnproven").await;
+    assert!(type_ == "Warning" && note.contains("SignatureRejected"), "{note}");
+    assert_eq!(Some(at_upstream(&world, "leads")), values(&world).await[0]);
+    world.wait_ready("w", ReadyReason::TestFailed).await;
 }
 
 /// Three replicas of a receiver. Each reads the Secret every three seconds, one after the other.

@@ -306,3 +306,31 @@ fn another_key_is_another_secret_and_the_former_one_s_leftovers_go() {
     assert_eq!(noted.journal.key, "secret");
     assert_eq!(noted.journal.current, Some(entry("a", 1000)));
 }
+
+#[test]
+fn a_receiver_has_shown_it_when_it_took_several_in_a_row() {
+    let mut proof = Proof::default();
+    assert_eq!(proof.probed(), None);
+    let (first, second) = (Duration::ZERO, Duration::from_secs(100));
+    assert_eq!(
+        (proof.pause(first).as_secs(), proof.pause(second).as_secs()),
+        (3, 5)
+    );
+    assert_eq!(proof.pause(Duration::from_secs(86_400)).as_secs(), 300);
+    proof.note(TestedReason::SignatureRejected);
+    assert_eq!(proof.probed(), Some(Probed::Failed));
+    assert_eq!(proof.failure(), Some(TestedReason::SignatureRejected));
+    // One replica has it, the next one not yet.
+    for _ in 1..PROOFS {
+        proof.note(TestedReason::Passed);
+        assert_eq!((proof.probed(), proof.failure()), (None, None));
+        assert_eq!(proof.pause(Duration::from_secs(86_400)).as_secs(), 3);
+    }
+    proof.note(TestedReason::SignatureRejected);
+    for _ in 1..PROOFS {
+        proof.note(TestedReason::Passed);
+    }
+    assert_eq!(proof.probed(), None);
+    proof.note(TestedReason::Passed);
+    assert_eq!(proof.probed(), Some(Probed::Passed));
+}
