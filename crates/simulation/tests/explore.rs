@@ -26,11 +26,12 @@ fn explore(wanted: impl Fn(&Case) -> bool, every: usize, every_pair: usize) -> (
     (figures.singles(), figures.pairs())
 }
 
-/// Every point of what makes and removes registrations with a few of the pairs, and every third of everything else.
+/// Every point of what makes and removes registrations, and every third of everything else. Pairs are left to
+/// `cargo xtask explore`.
 fn upstream(name: &str) {
     let makes_or_removes = |case: &Case| case.dialect.name == name && case.operation.pairs;
-    let (singles, pairs) = explore(makes_or_removes, 1, 150);
-    assert!(singles >= 90 && pairs >= 30, "{singles} points, {pairs} pairs");
+    let (singles, pairs) = explore(makes_or_removes, 1, 0);
+    assert!(singles >= 90 && pairs == 0, "{singles} points, {pairs} pairs");
     let changes = |case: &Case| case.dialect.name == name && !case.operation.pairs;
     let (singles, _) = explore(changes, 3, 0);
     assert!(singles >= 120, "{singles} points");

@@ -13,7 +13,9 @@ use crate::{
 /// How long nothing happens at rest: longer than a doubt about an older write lasts, which ends in a look.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// The same where somebody may be waiting for an answer that was lost, or looking at an old view.
+/// The same where somebody may be waiting for an answer that was lost (75 s), or looking at an old view (60 s). Both one
+/// after the other would take longer than the pause between two looks of a settled Webhook: pairs of these can be
+/// judged too early.
 const LONG_SILENCE: Duration = Duration::from_secs(80);
 
 /// How long it may take until all is well, but for what the interval of the Webhook brings.
