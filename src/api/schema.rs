@@ -177,6 +177,29 @@ pub(super) fn base_url(field: &str, example: &str) -> Vec<Value> {
     rules
 }
 
+/// What no text may hold that people read in lists and logs: control characters, and marks that turn the direction of
+/// writing, by which one text can look like another.
+const CONFUSING: &str = r"r'[\p{Cc}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}]'";
+
+/// Rule of a text without [`CONFUSING`] characters.
+pub(super) fn one_line(field: &str) -> Value {
+    rule(&format!("!self.matches({CONFUSING})"), &not_one_line(field))
+}
+
+/// The same of each text of a list.
+pub(super) fn each_one_line(field: &str) -> Value {
+    rule(
+        &format!("self.all(text, !text.matches({CONFUSING}))"),
+        &not_one_line(field),
+    )
+}
+
+fn not_one_line(field: &str) -> String {
+    format!(
+        "{field} must not hold line breaks, other control characters or marks of writing direction; write plain text on one line"
+    )
+}
+
 /// Rule of a field that names an object, such as a Secret.
 pub(super) fn object_name(field: &str) -> Value {
     rule(

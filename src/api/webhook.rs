@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::api::{
     ApiDuration, WebhookStatus,
     schema::{
-        data_key, duration_between, http_url, immutable, immutable_optional, object_name, rule, rule_at,
+        data_key, duration_between, each_one_line, http_url, immutable, immutable_optional, object_name,
+        one_line, rule, rule_at,
     },
 };
 
@@ -113,7 +114,7 @@ pub struct WebhookSpec {
     /// topic, required. Ricloud: empty, `organisation`, `key` or `key:<id>`, made effective there once the
     /// webhook is valid. Thulium: not used. Up to 253 characters. Immutable, adding and removing included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = 253), extend("x-kubernetes-validations" = [one_line("target")]))]
     pub target: Option<String>,
 
     /// Where deliveries go: an absolute http or https URL without user info, 1 to 2048 characters.
@@ -130,13 +131,13 @@ pub struct WebhookSpec {
     #[schemars(
         length(max = 128),
         inner(length(min = 1, max = 128)),
-        extend("x-kubernetes-list-type" = "set")
+        extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = [each_one_line("events")])
     )]
     pub events: Vec<String>,
 
     /// A text shown at the upstream where it has a place for it. Up to 256 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), extend("x-kubernetes-validations" = [one_line("description")]))]
     pub description: Option<String>,
 
     /// Whether the upstream delivers. `false`: registered but switched off at the upstream. Default: true.
