@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// Who is called.
@@ -149,6 +149,7 @@ struct State {
     made: Vec<Made>,
     processes: usize,
     active: Instant,
+    pending: Instant,
 }
 
 /// All lines; clones are the same wire.
@@ -167,6 +168,7 @@ impl Default for Wire {
                 made: Vec::new(),
                 processes: 0,
                 active: Instant::now(),
+                pending: Instant::now(),
             })),
         }
     }
@@ -201,6 +203,18 @@ impl Wire {
     /// Something happens that is no call.
     pub fn stir(&self) {
         self.lock().active = Instant::now();
+    }
+
+    /// Until when something is on its way that ends without a call: a wait in vain for the API server, or an old view.
+    #[must_use]
+    pub fn pending(&self) -> Instant {
+        self.lock().pending
+    }
+
+    /// Until then something is on its way that ends without a call.
+    pub fn expect_until(&self, until: Instant) {
+        let mut state = self.lock();
+        state.pending = state.pending.max(until);
     }
 
     /// A line for a new process.
@@ -302,7 +316,11 @@ impl Line {
 
     async fn in_vain(&self, peer: Peer) -> NoAnswer {
         match peer {
-            Peer::ApiServer => sleep(API_SERVER_TIMEOUT).await,
+            Peer::ApiServer => {
+                let until = Instant::now() + API_SERVER_TIMEOUT;
+                self.wire.expect_until(until);
+                sleep_until(until).await;
+            }
             // Whoever calls an upstream has a time limit of his own.
             Peer::Upstream => std::future::pending().await,
         }

@@ -32,7 +32,7 @@ pub struct World {
 /// What a wait has ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// Nobody has called or changed anything for the time that was asked for.
+    /// Nobody has called, changed or waited for anything for the time that was asked for.
     Quiet,
     /// The process was killed on the wire.
     Killed,
@@ -120,11 +120,11 @@ impl World {
         &self.clock
     }
 
-    /// Waits until nothing has happened for `silence`, or the process is no more, or `longest` is over.
+    /// Waits until nothing has happened or been on its way for `silence`, or the process is no more, or `longest` is over.
     pub async fn rest(&self, operator: &Operator, silence: Duration, longest: Duration) -> Rest {
         let end = Instant::now() + longest;
         loop {
-            let quiet_at = self.wire.active() + silence;
+            let quiet_at = self.wire.active().max(self.wire.pending()) + silence;
             if Instant::now() >= quiet_at {
                 return Rest::Quiet;
             }

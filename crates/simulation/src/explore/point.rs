@@ -13,13 +13,12 @@ use crate::{
 /// How long nothing happens at rest: longer than a doubt about an older write lasts, which ends in a look.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// The same where somebody may be waiting for an answer that was lost (75 s), or looking at an old view (60 s). Both one
-/// after the other would take longer than the pause between two looks of a settled Webhook: pairs of these can be
-/// judged too early.
-const LONG_SILENCE: Duration = Duration::from_secs(80);
-
 /// How long it may take until all is well, but for what the interval of the Webhook brings.
 const LONGEST: Duration = Duration::from_secs(1800);
+
+/// The same at an upstream that cannot be read: it is written again once an hour, which alone shows that an account works
+/// to whoever has missed the news of the call before.
+const LONGEST_UNREAD: Duration = Duration::from_secs(3600 + 1800);
 
 /// A bit more than the interval of a Webhook on the stage: one pass at least falls into it.
 const ANOTHER_PASS: Duration = Duration::from_secs(130);
@@ -95,14 +94,6 @@ impl Fault {
             .flatten()
             .chain(reads)
             .chain(more.into_iter().filter(move |_| all))
-    }
-
-    /// Whether it may be followed by a long wait in which nothing happens.
-    const fn is_slow(self) -> bool {
-        !matches!(
-            self,
-            Self::DiesBefore(View::Fresh) | Self::DiesAfter(View::Fresh) | Self::Conflicts
-        )
     }
 
     const fn fate(self) -> Fate {
@@ -334,18 +325,24 @@ impl Run<'_> {
             View::LastButOne => Some(api.version().saturating_sub(1)),
         };
         if let Some(version) = version {
-            api.freeze(version, Instant::now() + STALE);
+            let until = Instant::now() + STALE;
+            api.freeze(version, until);
+            // What it does not see yet it cannot answer to.
+            self.stage.world.wire().expect_until(until);
         }
         self.operator = Some(self.start());
     }
 
     /// Waits until all is well. What is still wrong when time is over.
     async fn settle(&mut self, case: &Case, began: Instant) -> Vec<String> {
-        let slow = self.plan.0.values().any(|fault| fault.is_slow());
-        let silence = if slow { LONG_SILENCE } else { SILENCE };
+        let longest = if case.dialect.reads {
+            LONGEST
+        } else {
+            LONGEST_UNREAD
+        };
         loop {
-            let left = (began + LONGEST).saturating_duration_since(Instant::now());
-            let quiet = self.rest(silence, left).await;
+            let left = (began + longest).saturating_duration_since(Instant::now());
+            let quiet = self.rest(SILENCE, left).await;
             let mut wrong = judge::judge(case, &self.stage);
             if !quiet {
                 wrong.push("it never comes to rest".to_owned());
