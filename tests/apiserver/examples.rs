@@ -105,11 +105,17 @@ async fn the_apiserver_takes_every_example_as_it_stands() {
     let cluster = cluster().await;
     let client = cluster.client().await;
     let home = cluster.namespace(&client, "examples").await;
-    for folder in ["examples", "config"] {
-        for File { path, objects } in files(folder) {
-            for object in &objects {
+    // Argo CD brings its own.
+    let argocd = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "argocd" } });
+    create(&client, "", &argocd, Path::new("config/argocd")).await;
+    let files: Vec<File> = ["examples", "config"].into_iter().flat_map(files).collect();
+    // As kubectl and kustomize have it: what others are created in comes first.
+    for namespaces in [true, false] {
+        for File { path, objects } in &files {
+            let now = |object: &&Value| (text(object, "/kind") == "Namespace") == namespaces;
+            for object in objects.iter().filter(now) {
                 let namespace = Some(text(object, "/metadata/namespace")).filter(|name| !name.is_empty());
-                create(&client, namespace.unwrap_or(&home), object, &path).await;
+                create(&client, namespace.unwrap_or(&home), object, path).await;
             }
         }
     }

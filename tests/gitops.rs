@@ -1,0 +1,121 @@
+//! What GitOps tools are given: Argo CD's health checks stand in their file and in the ConfigMap as one text, and the
+//! statuses in `tests/gitops/`, which `cargo xtask judges gitops` lets kstatus and Argo CD's Lua judge, are such as
+//! the operator writes, with none of its verdicts left out.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of a test fail as the test itself does: by panicking"
+)]
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use serde_json::Value;
+use webhook_operator::{
+    api::{
+        ClusterWebhookProvider, Webhook, WebhookProvider,
+        conditions::{
+            ProviderReason, ReadyReason, Reason, ReconcilingReason, SecretReason, StalledReason,
+            SyncedReason, TestedReason,
+        },
+    },
+    yaml,
+};
+
+const KINDS: [(&str, &str); 3] = [
+    ("Webhook", "webhook.yaml"),
+    ("WebhookProvider", "provider.yaml"),
+    ("ClusterWebhookProvider", "cluster-provider.yaml"),
+];
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_config_map_carries_the_health_check_of_the_file_for_each_kind() {
+    let script = read("config/argocd/health.lua");
+    let map: Value = yaml::parse(&read("config/argocd/argocd-cm.yaml")).unwrap();
+    let data = map["data"].as_object().unwrap();
+    let keys: BTreeSet<String> = data.keys().cloned().collect();
+    let wanted = KINDS.map(|(kind, _)| format!("resource.customizations.health.webhook-operator.dev_{kind}"));
+    assert_eq!(keys, BTreeSet::from(wanted));
+    for (key, text) in data {
+        assert_eq!(text.as_str(), Some(script.as_str()), "{key}");
+    }
+}
+
+/// The statuses of a file in `tests/gitops/`.
+fn cases(file: &str) -> Vec<Value> {
+    yaml::parse_all(&read(&format!("tests/gitops/{file}"))).unwrap()
+}
+
+/// Type, status and reason of each condition of a case.
+fn conditions(case: &Value) -> Vec<[String; 3]> {
+    let conditions = case["object"]["status"]["conditions"].as_array();
+    let word = |condition: &Value, field: &str| condition[field].as_str().unwrap().to_owned();
+    conditions
+        .into_iter()
+        .flatten()
+        .map(|condition| ["type", "status", "reason"].map(|field| word(condition, field)))
+        .collect()
+}
+
+/// All that the operator can say under one type.
+fn known<R: Reason>() -> impl Iterator<Item = [String; 3]> {
+    let words = |reason: &R| [R::TYPE.as_str(), reason.status().as_str(), reason.as_str()];
+    R::ALL.iter().map(move |reason| words(reason).map(str::to_owned))
+}
+
+#[test]
+fn the_statuses_say_what_the_operator_says_and_leave_no_verdict_out() {
+    let providers: BTreeSet<_> = known::<ProviderReason>().collect();
+    let verdicts: BTreeSet<_> = known::<ReadyReason>()
+        .chain(known::<ReconcilingReason>())
+        .chain(known::<StalledReason>())
+        .collect();
+    let aspects = known::<SyncedReason>()
+        .chain(known::<TestedReason>())
+        .chain(known::<SecretReason>());
+    let webhooks: BTreeSet<_> = verdicts.iter().cloned().chain(aspects).collect();
+    for (kind, file) in KINDS {
+        let (possible, needed) = match kind {
+            "Webhook" => (&webhooks, &verdicts),
+            _ => (&providers, &providers),
+        };
+        let mut seen = BTreeSet::new();
+        for case in cases(file) {
+            for condition in conditions(&case) {
+                assert!(
+                    possible.contains(&condition),
+                    "{file}, {}: {condition:?}",
+                    case["title"]
+                );
+                seen.insert(condition);
+            }
+        }
+        let left_out: Vec<_> = needed.iter().filter(|reason| !seen.contains(*reason)).collect();
+        assert!(left_out.is_empty(), "{file} has none with {left_out:?}");
+    }
+}
+
+#[test]
+fn the_statuses_are_of_our_kinds() {
+    for (kind, file) in KINDS {
+        let mut titles = BTreeSet::new();
+        for case in cases(file) {
+            let (title, object) = (case["title"].to_string(), &case["object"]);
+            assert_eq!(object["kind"], kind, "{title}");
+            let parsed = match kind {
+                "Webhook" => serde_json::from_value::<Webhook>(object.clone()).map(drop),
+                "WebhookProvider" => serde_json::from_value::<WebhookProvider>(object.clone()).map(drop),
+                _ => serde_json::from_value::<ClusterWebhookProvider>(object.clone()).map(drop),
+            };
+            parsed.unwrap_or_else(|error| panic!("{file}, {title}: {error}"));
+            assert!(titles.insert(title.clone()), "{file}: {title} stands twice");
+        }
+    }
+}
