@@ -3,8 +3,16 @@
 //! A judge is a file in `judges/` with a `run`, and its line in [`JUDGES`]. What it needs it installs into the cache
 //! folder, and never into the checkout; what it cannot get, it names.
 
+mod gitops;
+mod go;
 mod python;
 mod ricloud;
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    thread,
+};
 
 use crate::progress::{Failure, say};
 
@@ -25,11 +33,18 @@ enum Outcome {
     Missing(String),
 }
 
-const JUDGES: &[Judge] = &[Judge {
-    name: "ricloud",
-    about: "the vendor's client (PyPI ricloud) verifies our ricloud signatures, and we verify its own",
-    run: ricloud::run,
-}];
+const JUDGES: &[Judge] = &[
+    Judge {
+        name: "ricloud",
+        about: "the vendor's client (PyPI ricloud) verifies our ricloud signatures, and we verify its own",
+        run: ricloud::run,
+    },
+    Judge {
+        name: "gitops",
+        about: "kstatus, by which Flux waits, and the Lua of Argo CD say of every status what docs/gitops.md says",
+        run: gitops::run,
+    },
+];
 
 /// Arguments of `judges`.
 #[derive(Debug, clap::Args)]
@@ -78,4 +93,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(format!("not agreed: {}", failed.join(", "))))
+}
+
+/// Runs a judge's program with `input`; returns what it prints.
+fn run_with_input(program: &mut Command, input: String) -> Result<String, Failure> {
+    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let stdin = child.stdin.take();
+    // Beside the reading: both pipes are shorter than what goes through them.
+    let writing = thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(input.as_bytes())));
+    let output = child.wait_with_output()?;
+    let _ = writing.join();
+    if !output.status.success() {
+        return Err(Failure::new(format!(
+            "the judge's program ended with {}",
+            output.status
+        )));
+    }
+    String::from_utf8(output.stdout).map_err(Into::into)
 }

@@ -1,15 +1,10 @@
 //! Python programs of others: each in an environment of its own in the cache folder.
 
-use std::{
-    fs,
-    io::Write,
-    path::PathBuf,
-    process::{Command, Stdio},
-    thread,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use control_plane::cache;
 
+use super::run_with_input;
 use crate::progress::{Failure, step};
 
 /// An environment with packages of PyPI.
@@ -57,23 +52,10 @@ impl Environment {
 
     /// Runs a program text with `input`; returns what it prints.
     pub(super) fn run(&self, program: &str, input: String) -> Result<String, Failure> {
-        let mut child = Command::new(&self.python)
+        run_with_input(
             // Neither the user's packages nor variables, which could be others.
-            .args(["-I", "-c", program])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdin = child.stdin.take();
-        // Beside the reading: both pipes are shorter than what goes through them.
-        let writing = thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(input.as_bytes())));
-        let output = child.wait_with_output()?;
-        let _ = writing.join();
-        if !output.status.success() {
-            return Err(Failure::new(format!(
-                "the judge's program ended with {}",
-                output.status
-            )));
-        }
-        String::from_utf8(output.stdout).map_err(Into::into)
+            Command::new(&self.python).args(["-I", "-c", program]),
+            input,
+        )
     }
 }
