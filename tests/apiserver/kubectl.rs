@@ -13,7 +13,7 @@ use webhook_operator::api::{
 
 use crate::world::{World, webhook_manifest};
 
-async fn kubectl(world: &World, args: &[&str], input: Option<&Value>) -> Output {
+pub(crate) async fn kubectl(world: &World, args: &[&str], input: Option<&Value>) -> Output {
     let program = control_plane::assets::kubectl().await.expect("find kubectl");
     let mut child = Command::new(program)
         .arg("--kubeconfig")

@@ -21,6 +21,7 @@ mod deletes;
 mod examples;
 mod failures;
 mod generate;
+mod gitops;
 mod ha;
 mod harness;
 mod hops;
