@@ -1,6 +1,6 @@
 //! What GitOps tools are given: Argo CD's health checks stand in their file and in the ConfigMap as one text, and the
 //! statuses in `tests/gitops/`, which `cargo xtask judges gitops` lets kstatus and Argo CD's Lua judge, are such as
-//! the operator writes, with none of its verdicts left out.
+//! the operator writes, with none of its verdicts left out. And the plain Deployment is the chart's.
 
 #![allow(
     clippy::unwrap_used,
@@ -118,4 +118,68 @@ fn the_statuses_are_of_our_kinds() {
             assert!(titles.insert(title.clone()), "{file}: {title} stands twice");
         }
     }
+}
+
+/// A value of the chart, by its path.
+fn value<'a>(values: &'a Value, path: &str) -> &'a Value {
+    path.trim().split('.').fold(values, |value, name| &value[name])
+}
+
+/// A line of a template with the chart's values in it.
+fn filled(line: &str, values: &Value) -> String {
+    let mut parts = line.split("{{ .Values.");
+    let mut text = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (path, rest) = part.split_once("}}").unwrap();
+        let value = value(values, path);
+        text += &value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text += rest;
+    }
+    text
+}
+
+/// The container in the chart's template, without what only stands there under a condition or comes from elsewhere.
+fn charts_container(values: &Value) -> Value {
+    let template = read("charts/webhook-operator/templates/deployment.yaml");
+    let (_, container) = template.split_once("      containers:\n").unwrap();
+    let mut depth = 0;
+    let mut text = String::new();
+    for line in container.lines().take_while(|line| !line.starts_with("      {{")) {
+        let word = line.trim();
+        if word.starts_with("{{- range") || word.starts_with("{{- with") {
+            depth += 1;
+        } else if word.starts_with("{{- end") {
+            depth -= 1;
+        } else if let Some(path) = word
+            .strip_prefix("{{- toYaml .Values.")
+            .and_then(|rest| rest.split_once(" |"))
+            .filter(|_| depth == 0)
+        {
+            text += &format!("            {}\n", value(values, path.0));
+        } else if depth == 0 && !word.starts_with("image: ") {
+            text += &format!("{}\n", filled(line, values));
+        }
+    }
+    let mut containers: Vec<Value> = yaml::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    containers.remove(0)
+}
+
+#[test]
+fn the_plain_deployment_is_the_charts() {
+    let values: Value = yaml::parse(&read("charts/webhook-operator/values.yaml")).unwrap();
+    let chart: Value = yaml::parse(&read("charts/webhook-operator/Chart.yaml")).unwrap();
+    let plain: Value = yaml::parse(&read("config/deployment.yaml")).unwrap();
+    let pod = &plain["spec"]["template"]["spec"];
+    assert_eq!(plain["spec"]["replicas"], values["replicas"]);
+    assert_eq!(pod["securityContext"], values["podSecurityContext"]);
+    let grace = "terminationGracePeriodSeconds";
+    assert_eq!(pod[grace], values[grace]);
+    let mut container = pod["containers"][0].clone();
+    let image = container.as_object_mut().unwrap().remove("image").unwrap();
+    let repository = values["image"]["repository"].as_str().unwrap();
+    assert_eq!(
+        image,
+        format!("{repository}:{}", chart["appVersion"].as_str().unwrap())
+    );
+    assert_eq!(container, charts_container(&values));
 }

@@ -1,11 +1,22 @@
 //! What Flux and Argo CD compare stays as it was applied: the operator writes no field that somebody else applies,
-//! and neither it nor a default changes what a manifest says.
+//! and neither it nor a default changes what a manifest says. And kustomize brings the whole operator.
 
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
-use webhook_operator::api::{
-    FIELD_MANAGER, FINALIZER, ID_ANNOTATION, Webhook,
-    conditions::ReadyReason,
-    provider::ProviderType::{self, Autocosmos, Conpeek, Ricloud, Thulium},
+use tokio::process::Command;
+use webhook_operator::{
+    api::{
+        FIELD_MANAGER, FINALIZER, ID_ANNOTATION, Webhook,
+        conditions::ReadyReason,
+        provider::ProviderType::{self, Autocosmos, Conpeek, Ricloud, Thulium},
+    },
+    yaml,
 };
 
 use crate::{
@@ -209,4 +220,102 @@ async fn a_settled_object_does_not_differ_from_its_manifest() {
 #[tokio::test]
 async fn a_settled_object_does_not_differ_from_its_manifest_applied_by_the_server() {
     what_was_applied_stays("gitops-server-side", true).await;
+}
+
+/// What kustomize makes of a folder.
+async fn kustomize(folder: &Path) -> Vec<Value> {
+    let program = control_plane::assets::kubectl().await.expect("find kubectl");
+    let output = Command::new(program)
+        .arg("kustomize")
+        .arg(folder)
+        .output()
+        .await
+        .expect("run kubectl");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", folder.display());
+    yaml::parse_all(&String::from_utf8(output.stdout).unwrap()).unwrap()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().unwrap()
+}
+
+/// Kind and name, and the object, in an order of their own; bounds in kinds as the number that they are, for kustomize
+/// writes 1.0 as 1.
+fn by_name(objects: Vec<Value>) -> Vec<(String, Value)> {
+    let name = |object: &Value| format!("{} {}", object["kind"], object["metadata"]["name"]);
+    let tidy = |object: Value| match object["kind"].as_str() {
+        Some("CustomResourceDefinition") => {
+            let typed: CustomResourceDefinition = serde_json::from_value(object).unwrap();
+            serde_json::to_value(typed).unwrap()
+        }
+        _ => object,
+    };
+    let mut all: Vec<_> = objects
+        .into_iter()
+        .map(|object| (name(&object), tidy(object)))
+        .collect();
+    all.sort_by(|one, other| one.0.cmp(&other.0));
+    all
+}
+
+#[tokio::test]
+async fn kustomize_brings_the_kinds_the_rights_and_the_operator() {
+    let mut files = vec![
+        root().join("config/rbac.yaml"),
+        root().join("config/deployment.yaml"),
+    ];
+    let crds = fs::read_dir(root().join("crds")).unwrap();
+    files.extend(crds.map(|entry| entry.unwrap().path()));
+    let objects = files
+        .iter()
+        .flat_map(|path| yaml::parse_all::<Value>(&fs::read_to_string(path).unwrap()).unwrap());
+    assert_eq!(by_name(kustomize(&root()).await), by_name(objects.collect()));
+}
+
+/// A folder outside of the repository that builds on it, as users have one; removed when dropped.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    fn new(text: &str) -> Self {
+        let folder = env::temp_dir().canonicalize().unwrap();
+        let folder = folder.join(format!("webhook-operator-overlay-{}", process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let up = "../".repeat(folder.components().count() - 1);
+        let base = format!("{up}{}", root().strip_prefix("/").unwrap().display());
+        fs::write(
+            folder.join("kustomization.yaml"),
+            format!("resources: ['{base}']\n{text}"),
+        )
+        .unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn an_overlay_moves_the_operator_with_all_that_names_its_namespace() {
+    let overlay = Overlay::new(
+        "namespace: hooks\nimages: [{name: ghcr.io/webhook-operator/webhook-operator, newTag: v9}]\n",
+    );
+    let objects = kustomize(&overlay.0).await;
+    let text = objects.iter().map(pretty).collect::<String>();
+    assert!(!text.contains("namespace: webhook-operator\n"), "{text}");
+    let of = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
+    for namespace in of("Namespace") {
+        assert_eq!(namespace["metadata"]["name"], "hooks");
+    }
+    for bound in of("ClusterRoleBinding").chain(of("RoleBinding")) {
+        assert_eq!(bound["subjects"][0]["namespace"], "hooks");
+    }
+    for deployment in of("Deployment") {
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["image"], "ghcr.io/webhook-operator/webhook-operator:v9");
+    }
+    assert_eq!(of("Deployment").count(), 1);
 }
