@@ -1,4 +1,5 @@
-//! The files in `crds/` are what the code says. `cargo xtask crds` (this test with `UPDATE_CRDS=1`) rewrites them.
+//! The files in `crds/` and `docs/reference.md` are what the code says. `cargo xtask crds` (this test with
+//! `UPDATE_CRDS=1`) rewrites them.
 //!
 //! Also checks, without an apiserver, what the apiserver would refuse or a user would miss: structural
 //! schemas, descriptions on every field, bounds on everything that a rule reads.
@@ -10,6 +11,9 @@
     clippy::indexing_slicing,
     reason = "the helpers of a test fail as the test itself does: by panicking"
 )]
+
+#[path = "crd_files/reference.rs"]
+mod reference;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -43,9 +47,13 @@ fn file(folder: &str, crd: &CustomResourceDefinition) -> PathBuf {
         .join(format!("{}.yaml", crd.spec.names.plural))
 }
 
+/// Whether the files are to be written anew before they are compared.
+fn updates() -> bool {
+    std::env::var_os("UPDATE_CRDS").is_some_and(|value| value == "1")
+}
+
 #[test]
 fn the_files_are_what_the_code_says() {
-    let update = std::env::var_os("UPDATE_CRDS").is_some_and(|value| value == "1");
     let crds = schema::crds();
     for (folder, crd) in FOLDERS
         .iter()
@@ -55,7 +63,7 @@ fn the_files_are_what_the_code_says() {
             file(folder, crd),
             format!("{HEADER}{}", yaml::to_string(crd).unwrap()),
         );
-        if update {
+        if updates() {
             fs::write(&path, &wanted).unwrap();
         }
         let found = fs::read_to_string(&path)

@@ -134,31 +134,80 @@ fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// What a page says outside of code: fenced blocks and code spans left out.
+fn without_code(text: &str) -> String {
+    let mut said = String::new();
+    let mut fenced = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            said.push_str(line);
+        }
+        said.push('\n');
+    }
+    // Spans of two backticks first: they may hold one.
+    let outside = |text: &str, mark: &str| text.split(mark).step_by(2).collect::<Vec<_>>().join("x");
+    outside(&outside(&said, "``"), "`")
+}
+
+/// Targets of the links of a page.
+fn links(text: &str) -> Vec<String> {
+    without_code(text)
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Names by which a page's headings can be linked to, as GitHub and mdBook make them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut fenced = false;
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        fenced ^= line.starts_with("```");
+        let title = line.trim_start_matches('#');
+        if !fenced && title.len() < line.len() && title.starts_with(' ') {
+            let kept = |letter: &char| letter.is_alphanumeric() || ['-', '_', ' '].contains(letter);
+            let name: String = title.trim().to_lowercase().chars().filter(kept).collect();
+            found.insert(name.replace(' ', "-"));
+        }
+    }
+    found
+}
+
 #[test]
 fn links_between_pages_lead_somewhere() {
-    let mut found: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+    let mut found: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
         .iter()
         .map(|name| root().join(name))
         .collect();
     files(&root().join("docs"), "md", &mut found);
     files(&root().join("examples"), "md", &mut found);
-    let mut links = 0;
+    let mut looked_at = 0;
     for page in found {
         let text = fs::read_to_string(&page).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let path = link.split('#').next().unwrap();
-            if path.is_empty() || path.contains("://") {
+        for link in links(&text) {
+            if link.contains("://") {
                 continue;
             }
-            links += 1;
+            looked_at += 1;
+            let (path, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match path {
+                "" => page.clone(),
+                path => page.parent().unwrap().join(path),
+            };
+            assert!(target.exists(), "{}: {link} leads nowhere", page.display());
+            let is_there = || anchors(&fs::read_to_string(&target).unwrap()).contains(anchor);
             assert!(
-                page.parent().unwrap().join(path).exists(),
-                "{}: {link} leads nowhere",
+                anchor.is_empty() || is_there(),
+                "{}: {link}: that page has no such heading",
                 page.display()
             );
         }
     }
-    assert!(links > 20, "only {links} links were looked at");
+    assert!(looked_at > 20, "only {looked_at} links were looked at");
 }
 
 /// Module path of a source file in its executable; `None` for a file that holds no module of its own.

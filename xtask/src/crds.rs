@@ -1,4 +1,4 @@
-//! `cargo xtask crds`: writes `crds/` anew from `src/api`.
+//! `cargo xtask crds`: writes `crds/` and `docs/reference.md` anew from `src/api`.
 
 use crate::progress::{Failure, cargo, step};
 

@@ -46,7 +46,7 @@ enum Task {
     Test(test::Args),
     /// Start, stop and list control planes: kube-apiserver, controllers, etcd.
     ControlPlane(control_plane::Args),
-    /// Write the CustomResourceDefinitions in crds/ anew from src/api.
+    /// Write the CustomResourceDefinitions in crds/ and docs/reference.md anew from src/api.
     Crds(crds::Args),
     /// Measure what the operator costs: time, writes, requests, memory.
     Bench(bench::Args),
