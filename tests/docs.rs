@@ -15,9 +15,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use webhook_operator::api::conditions::{
-    ProviderReason, ReadyReason, Reason, ReconcilingReason, SecretReason, StalledReason, SyncedReason,
-    TestedReason,
+use webhook_operator::{
+    api::conditions::{
+        ProviderReason, ReadyReason, Reason, ReconcilingReason, SecretReason, StalledReason, SyncedReason,
+        TestedReason,
+    },
+    check,
 };
 
 fn root() -> &'static Path {
@@ -285,6 +288,15 @@ fn is_a_task(command: &str) -> bool {
         && words.filter_map(|word| word.strip_prefix("--")).all(has)
 }
 
+/// Whether what a row names exists, a test or a task.
+fn is_there(name: &str, tests: &BTreeSet<String>) -> bool {
+    if name.starts_with("cargo xtask ") {
+        is_a_task(name)
+    } else {
+        tests.contains(name)
+    }
+}
+
 #[test]
 fn every_fault_names_what_shows_it() {
     let tests = all_tests();
@@ -311,15 +323,56 @@ fn every_fault_names_what_shows_it() {
             "{place} names no test and does not say why"
         );
         for name in named {
-            let there = if name.starts_with("cargo xtask ") {
-                is_a_task(name)
-            } else {
-                tests.contains(name)
-            };
-            assert!(there, "{place}: there is no {name}");
+            assert!(is_there(name, &tests), "{place}: there is no {name}");
         }
     }
     numbers.sort_unstable();
     assert!(numbers.len() >= 30, "docs/faults.md: rows were lost");
     assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>(), "docs/faults.md");
+}
+
+#[test]
+fn every_defence_names_what_shows_it() {
+    let tests = all_tests();
+    let text = read("docs/threat-model.md");
+    let (_, defended) = text.split_once("\n## What is defended\n").unwrap();
+    let (defended, _) = defended.split_once("\n## ").unwrap();
+    let mut rows = 0;
+    for line in defended.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [threat, defence, shown_by] = cells[..] else {
+            panic!("docs/threat-model.md: not three cells: {line}");
+        };
+        if threat == "threat" {
+            continue;
+        }
+        rows += 1;
+        let named: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
+        assert!(
+            defence.len() > 5 && !named.is_empty(),
+            "docs/threat-model.md: {threat}: no defence, or nothing that shows it"
+        );
+        for name in named {
+            assert!(
+                is_there(name, &tests),
+                "docs/threat-model.md: {threat}: there is no {name}"
+            );
+        }
+    }
+    assert!(rows > 20, "docs/threat-model.md: rows were lost");
+}
+
+/// What a reader of the tutorial types into a file is what a cluster would take.
+#[test]
+fn manifests_of_the_tutorial_are_clean() {
+    let text = read("docs/tutorial.md");
+    let mut manifests = 0;
+    for block in text.split("```yaml\n").skip(1) {
+        let manifest = block.split("```").next().unwrap();
+        let documents = check::input::parse("docs/tutorial.md", manifest).unwrap();
+        let verdict = check::Judge::new().unwrap().judge(&documents, None);
+        assert!(verdict.findings.is_empty(), "{:#?}", verdict.findings);
+        manifests += verdict.checked;
+    }
+    assert!(manifests >= 2, "only {manifests} manifests were looked at");
 }
