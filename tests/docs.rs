@@ -213,6 +213,49 @@ fn links_between_pages_lead_somewhere() {
     assert!(looked_at > 20, "only {looked_at} links were looked at");
 }
 
+#[test]
+fn every_page_is_in_the_summary() {
+    let folder = root().join("docs");
+    let mut found = Vec::new();
+    files(&folder, "md", &mut found);
+    let mut pages: BTreeSet<String> = found
+        .iter()
+        .map(|page| page.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned())
+        .collect();
+    // Decisions are for developers, who read them beside the code.
+    pages.retain(|page| page != "SUMMARY.md" && !page.starts_with("adr/"));
+    let named: BTreeSet<String> = links(&read("docs/SUMMARY.md"))
+        .into_iter()
+        .filter(|link| !link.is_empty())
+        .collect();
+    assert_eq!(
+        named, pages,
+        "docs/SUMMARY.md (left) and the pages in docs/ (right)"
+    );
+}
+
+#[test]
+fn every_alert_has_its_entry_in_the_runbook() {
+    let alerts = read("charts/webhook-operator/files/alerts.yaml");
+    let entries: Vec<String> = read("docs/runbook.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .map(str::to_owned)
+        .collect();
+    let mut names = Vec::new();
+    for alert in alerts.split("- alert: ").skip(1) {
+        let name = alert.lines().next().unwrap().to_owned();
+        let link = format!("docs/runbook.md#{}\n", name.to_lowercase());
+        assert!(alert.contains(&link), "{name}: its runbook_url is not {link}");
+        names.push(name);
+    }
+    assert!(names.len() >= 7, "alerts were lost");
+    assert_eq!(
+        names, entries,
+        "alerts.yaml (left) and the entries of docs/runbook.md (right)"
+    );
+}
+
 /// Module path of a source file in its executable; `None` for a file that holds no module of its own.
 fn module(path: &Path) -> Vec<String> {
     let mut parts: Vec<String> = path

@@ -10,6 +10,7 @@ mod control_plane;
 mod crds;
 mod demo;
 mod deny;
+mod docs;
 mod explore;
 mod judges;
 mod programs;
@@ -60,6 +61,8 @@ enum Task {
     Ci(ci::Args),
     /// Check what the dependencies are: licences, sources, bans, advisories.
     Deny(deny::Args),
+    /// Build the docs as a site in target/book, and follow every link in it.
+    Docs(docs::Args),
 }
 
 fn run(task: Task) -> Result<(), Failure> {
@@ -74,6 +77,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Judges(args) => judges::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Deny(args) => deny::run(&args),
+        Task::Docs(args) => docs::run(&args),
     }
 }
 
