@@ -419,3 +419,39 @@ fn manifests_of_the_tutorial_are_clean() {
     }
     assert!(manifests >= 2, "only {manifests} manifests were looked at");
 }
+
+/// `docs/threat-model.md` and `docs/releasing.md` say so.
+#[test]
+fn workflows_are_pinned_and_release_the_image_of_the_chart() {
+    let mut found = Vec::new();
+    files(&root().join(".github/workflows"), "yml", &mut found);
+    let mut actions = 0;
+    for workflow in found {
+        let text = fs::read_to_string(&workflow).unwrap();
+        assert!(
+            text.contains("\npermissions:"),
+            "{}: no permissions",
+            workflow.display()
+        );
+        for line in text.lines().filter_map(|line| line.split_once("uses: ")) {
+            let (_, commit) = line.1.split_once('@').unwrap();
+            let (commit, version) = commit.split_once(" # v").unwrap_or((commit, ""));
+            let is_commit = commit.len() == 40 && commit.chars().all(|digit| digit.is_ascii_hexdigit());
+            assert!(
+                is_commit && !version.is_empty(),
+                "{}: {}: pin it by commit, with its version behind it",
+                workflow.display(),
+                line.1
+            );
+            actions += 1;
+        }
+    }
+    assert!(actions > 10, "only {actions} uses of actions were looked at");
+    let values = read("charts/webhook-operator/values.yaml");
+    let (_, image) = values.split_once("\n  repository: ").unwrap();
+    let image = image.lines().next().unwrap();
+    assert!(
+        read(".github/workflows/release.yml").contains(&format!("\n  IMAGE: {image}\n")),
+        "the chart runs {image}, which the workflow release does not push"
+    );
+}
