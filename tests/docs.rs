@@ -455,3 +455,27 @@ fn workflows_are_pinned_and_release_the_image_of_the_chart() {
         "the chart runs {image}, which the workflow release does not push"
     );
 }
+
+/// The published package is what `include` in Cargo.toml names; a file that the code reads must be among it.
+#[test]
+fn what_the_code_includes_is_in_the_package() {
+    let manifest = read("Cargo.toml");
+    let (_, list) = manifest.split_once("\ninclude = [").unwrap();
+    let list = list.split(']').next().unwrap();
+    let mut sources = Vec::new();
+    files(&root().join("src"), "rs", &mut sources);
+    for source in sources {
+        let text = fs::read_to_string(&source).unwrap();
+        for name in text.split("include_str!(\"").skip(1) {
+            let name = name.split('"').next().unwrap();
+            let file = source.parent().unwrap().join(name).canonicalize().unwrap();
+            let path = file.strip_prefix(root().canonicalize().unwrap()).unwrap();
+            let path = format!("/{}", path.to_str().unwrap());
+            assert!(
+                path.starts_with("/src/") || list.contains(&format!("\"{path}\"")),
+                "{}: {path} is not in `include` of Cargo.toml",
+                source.display()
+            );
+        }
+    }
+}
