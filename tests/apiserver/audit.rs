@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::Cluster;
+use crate::world::World;
 
 /// One request that has been answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,26 +33,27 @@ impl Request {
     }
 }
 
-/// The requests about one namespace since this value was made.
+/// The operator's requests about one namespace since this value was made.
 pub(crate) struct Audit {
     file: File,
     namespace: String,
+    user: String,
 }
 
 impl Audit {
     /// Begins to listen.
-    pub(crate) fn begin(cluster: &Cluster, namespace: &str) -> Self {
-        let mut file = File::open(cluster.audit_log()).expect("open the audit log");
+    pub(crate) fn begin(world: &World) -> Self {
+        let mut file = File::open(world.cluster.audit_log()).expect("open the audit log");
         file.seek(SeekFrom::End(0)).expect("go to its end");
         Self {
             file,
-            namespace: namespace.to_owned(),
+            namespace: world.namespace.clone(),
+            user: world.operator.identity().user(),
         }
     }
 
-    /// All requests in the namespace so far, in the order of their answers. Those of the controller-manager are left
-    /// out: it makes the namespace's own furniture. Operator and tests are one user, the administrator, and are told
-    /// apart by what they ask: tests that count leave to the operator alone what they count.
+    /// All requests in the namespace so far, in the order of their answers. Only the operator's own: the tests and the
+    /// controller-manager are other users.
     pub(crate) async fn requests(&mut self) -> Vec<Request> {
         // The log is written before the answer goes out, but what an answer set off may still be on its way.
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -81,7 +82,7 @@ impl Audit {
         let text = |path: &str| entry.pointer(path).and_then(Value::as_str).unwrap_or_default();
         let ours = text("/stage") == "ResponseComplete"
             && text("/objectRef/namespace") == self.namespace
-            && text("/user/username") == "admin";
+            && text("/user/username") == self.user;
         ours.then(|| {
             let resource = match (text("/objectRef/resource"), text("/objectRef/subresource")) {
                 (resource, "") => resource.to_owned(),
@@ -100,8 +101,7 @@ impl Audit {
     }
 }
 
-/// The writes to one Webhook and its status that the operator makes: a test creates and deletes, but never patches
-/// while it counts.
+/// The operator's writes to one Webhook and its status.
 pub(crate) fn patches<'a>(requests: &'a [Request], webhook: &str) -> Vec<&'a Request> {
     requests
         .iter()

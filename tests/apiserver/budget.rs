@@ -82,7 +82,7 @@ async fn from_apply_to_ready_and_to_deletion_within_the_budget() {
             to_ready,
         } = budget;
         let name = format!("{}-{number}", provider.as_str().to_lowercase());
-        let mut audit = Audit::begin(world.cluster, &world.namespace);
+        let mut audit = Audit::begin(&world);
         world.webhook(&name, provider, spec).await;
         world.wait_ready(&name, ReadyReason::Available).await;
         // A write too many would come soon after.

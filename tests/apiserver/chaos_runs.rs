@@ -15,6 +15,7 @@ use upstream_doubles::Doubles;
 
 use crate::{
     harness::{Cluster, cluster},
+    identity::Identity,
     operator::Operator,
 };
 
@@ -80,10 +81,8 @@ async fn nothing_is_lost_or_doubled_by_kills_and_faults() {
     let doubles = Doubles::start(user::options(Duration::from_millis(5)))
         .await
         .expect("start the doubles");
-    let operator = Operator::unstarted(
-        cluster.kubeconfig(),
-        &["--lease-namespace", "default", "--log-filter", "info"],
-    );
+    let identity = Identity::of_the_cluster(&cluster).await;
+    let operator = Operator::unstarted(&identity, &["--log-filter", "info"]);
     operator.launch();
     let processes = Processes {
         operator: Arc::clone(&operator),
@@ -131,8 +130,10 @@ async fn what_is_forgotten_is_found_again() {
     let doubles = Doubles::start(user::options(Duration::ZERO))
         .await
         .expect("start the doubles");
-    let args = ["--namespace", &namespace, "--lease-namespace", &namespace];
-    let operator = Operator::start(cluster.kubeconfig(), &args).await;
+    let own = cluster.namespace(&client, "operator").await;
+    let identity = Identity::confined(cluster, &own, &namespace).await;
+    let args = ["--namespace", &namespace, "--lease-namespace", &own];
+    let operator = Operator::start(&identity, &args).await;
     let processes = Processes {
         operator: Arc::clone(&operator),
         own: None,
@@ -140,7 +141,7 @@ async fn what_is_forgotten_is_found_again() {
     let plan = amnesia::Plan {
         seed: 20_261_122,
         webhooks: 24,
-        operator_namespace: namespace.clone(),
+        operator_namespace: own,
         namespace,
         timeout: Duration::from_secs(5),
         limit: Duration::from_secs(60),

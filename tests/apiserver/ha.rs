@@ -38,9 +38,9 @@ async fn a_leader_that_was_frozen_past_its_lease_starts_no_write() {
         "--namespace",
         served,
         "--lease-namespace",
-        served,
+        world.operator.identity().namespace(),
     ];
-    let other = Operator::standby(world.cluster.kubeconfig(), &args).await;
+    let other = Operator::standby(world.operator.identity(), &args).await;
     let slow = json!({"requestsPerSecond": 2, "burst": 2, "maxConcurrent": AT_ONCE});
     let spec = json!({"rateLimit": slow, "timeout": "5s"});
     world.provider_with(ProviderType::Thulium, spec).await;

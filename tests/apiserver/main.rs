@@ -25,6 +25,7 @@ mod gitops;
 mod ha;
 mod harness;
 mod hops;
+mod identity;
 mod kubectl;
 mod lease;
 mod left_behind;

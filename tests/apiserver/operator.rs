@@ -21,7 +21,7 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::harness::operated;
+use crate::{harness::operated, identity::Identity};
 
 /// Longest wait for the operator to have its caches full.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ const DEFAULTS: [(&str, &str); 4] = [
 
 /// An operator that can be stopped and started again with the same arguments. All its lives share one log.
 pub(crate) struct Operator {
-    kubeconfig: PathBuf,
+    identity: Identity,
     args: Vec<String>,
     log: PathBuf,
     life: Mutex<Option<Life>>,
@@ -75,11 +75,11 @@ impl Drop for Life {
     }
 }
 
-/// The operator of the control plane [`operated`], in cluster mode, shared by all tests of this executable.
+/// The operator of the control plane [`operated`], in cluster mode and with the rights for that, shared by all tests of this executable.
 pub(crate) async fn shared() -> Arc<Operator> {
     let start = || async {
-        let cluster = operated().await;
-        Operator::start(cluster.kubeconfig(), &[]).await
+        let identity = Identity::of_the_cluster(operated().await).await;
+        Operator::start(&identity, &[]).await
     };
     Arc::clone(SHARED.get_or_init(start).await)
 }
@@ -87,21 +87,21 @@ pub(crate) async fn shared() -> Arc<Operator> {
 impl Operator {
     /// Starts one with these arguments. Those that it does not name are as every test wants them: loopback allowed,
     /// any port, no leader election, a verbose log.
-    pub(crate) async fn start(kubeconfig: &Path, args: &[&str]) -> Arc<Self> {
-        let operator = Self::prepare(kubeconfig, args);
+    pub(crate) async fn start(identity: &Identity, args: &[&str]) -> Arc<Self> {
+        let operator = Self::prepare(identity, args);
         operator.go().await;
         operator
     }
 
     /// The same, without waiting until it works: with leader election it may not for long.
-    pub(crate) async fn standby(kubeconfig: &Path, args: &[&str]) -> Arc<Self> {
-        let operator = Self::prepare(kubeconfig, args);
+    pub(crate) async fn standby(identity: &Identity, args: &[&str]) -> Arc<Self> {
+        let operator = Self::prepare(identity, args);
         operator.spawn();
         operator.wait_for_log(SERVING).await;
         operator
     }
 
-    fn prepare(kubeconfig: &Path, args: &[&str]) -> Arc<Self> {
+    fn prepare(identity: &Identity, args: &[&str]) -> Arc<Self> {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         fs::create_dir_all(&folder).expect("make the folder for logs");
         remove_old_logs(&folder);
@@ -112,7 +112,7 @@ impl Operator {
         let defaults = defaults.flat_map(|(name, value)| [*name, *value]);
         let all = ["run"].into_iter().chain(defaults).chain(args.iter().copied());
         Arc::new(Self {
-            kubeconfig: kubeconfig.to_owned(),
+            identity: identity.clone(),
             args: all.map(str::to_owned).collect(),
             log,
             life: Mutex::new(None),
@@ -131,8 +131,8 @@ impl Operator {
     }
 
     /// One that is not started yet.
-    pub(crate) fn unstarted(kubeconfig: &Path, args: &[&str]) -> Arc<Self> {
-        Self::prepare(kubeconfig, args)
+    pub(crate) fn unstarted(identity: &Identity, args: &[&str]) -> Arc<Self> {
+        Self::prepare(identity, args)
     }
 
     /// Starts the process and waits for nothing; there must be none.
@@ -184,7 +184,7 @@ impl Operator {
         }
         let mut child = command
             .args(&self.args)
-            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECONFIG", self.identity.kubeconfig())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -253,6 +253,11 @@ impl Operator {
     pub(crate) async fn crash_and_restart(&self) {
         self.kill();
         self.go().await;
+    }
+
+    /// Who it is at the apiserver.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Path of the log, JSON lines, of all its lives.

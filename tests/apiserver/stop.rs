@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use upstream_doubles::Fault;
 use webhook_operator::{
@@ -26,11 +26,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(25);
 const IN_FLIGHT: usize = 4;
 
 async fn holder(world: &World) -> Option<String> {
-    let lease = world
-        .api::<Lease>()
-        .get(LEASE_NAME)
-        .await
-        .expect("read the Lease");
+    let own = world.operator.identity().namespace();
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), own);
+    let lease = leases.get(LEASE_NAME).await.expect("read the Lease");
     lease
         .spec
         .and_then(|spec| spec.holder_identity)
@@ -123,9 +121,9 @@ async fn a_standby_is_live_and_ready_and_takes_over_from_a_dead_leader() {
         "--namespace",
         &world.namespace,
         "--lease-namespace",
-        &world.namespace,
+        world.operator.identity().namespace(),
     ];
-    let standby = Operator::standby(world.cluster.kubeconfig(), &args).await;
+    let standby = Operator::standby(world.operator.identity(), &args).await;
     for operator in [&world.operator, &standby] {
         wait_for_ok(operator, "/livez").await;
         wait_for_ok(operator, "/readyz").await;

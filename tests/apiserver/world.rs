@@ -30,6 +30,7 @@ use webhook_operator::api::{
 
 use crate::{
     harness::{Cluster, cluster, operated},
+    identity::Identity,
     operator::{self, Operator},
     raw,
 };
@@ -89,14 +90,16 @@ impl World {
     }
 
     /// A namespace served by an operator of its own, which ends with the test, and is started with these further
-    /// arguments. It sees this namespace only.
+    /// arguments. It sees this namespace only, and is at home in another one.
     pub(crate) async fn alone(prefix: &str, args: &[&str]) -> Self {
         let cluster = cluster().await;
         let client = cluster.client().await;
         let namespace = cluster.namespace(&client, prefix).await;
-        let mut all = vec!["--namespace", &namespace, "--lease-namespace", &namespace];
+        let own = cluster.namespace(&client, "operator").await;
+        let identity = Identity::confined(cluster, &own, &namespace).await;
+        let mut all = vec!["--namespace", &namespace, "--lease-namespace", &own];
         all.extend(args);
-        let operator = Operator::start(cluster.kubeconfig(), &all).await;
+        let operator = Operator::start(&identity, &all).await;
         let doubles = doubles(&namespace).await;
         Self {
             client,
