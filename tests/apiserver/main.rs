@@ -37,6 +37,7 @@ mod quiet;
 mod raw;
 mod reasons;
 mod registers;
+mod rights;
 mod rotation;
 mod schema;
 mod secrets;

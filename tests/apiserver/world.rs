@@ -74,10 +74,14 @@ impl Keys {
 impl World {
     /// A namespace served by the operator that all tests share.
     pub(crate) async fn new(prefix: &str) -> Self {
-        let cluster = operated().await;
+        let operator = operator::shared().await;
+        Self::served_by(operated().await, operator, prefix).await
+    }
+
+    /// A namespace of a cluster that this operator serves as a whole.
+    pub(crate) async fn served_by(cluster: &'static Cluster, operator: Arc<Operator>, prefix: &str) -> Self {
         let client = cluster.client().await;
         let namespace = cluster.namespace(&client, prefix).await;
-        let operator = operator::shared().await;
         let doubles = doubles(&namespace).await;
         Self {
             client,
