@@ -25,6 +25,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::api::provider_settings::ProviderType;
+
 /// Every metric is named `webhook_operator_…`.
 const PREFIX: &str = "webhook_operator";
 
@@ -156,7 +158,8 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// All metrics, at zero. A second set is independent of the first.
+    /// All metrics; the counters by upstream are there at zero, so that `increase()` sees the first event. A second set
+    /// is independent of the first.
     #[must_use]
     pub fn new() -> Self {
         let mut inner = Inner {
@@ -178,6 +181,7 @@ impl Metrics {
             leader: Gauge::default(),
         };
         inner.register();
+        inner.start_counters();
         Self(Arc::new(inner))
     }
 
@@ -415,6 +419,17 @@ impl Inner {
         registry.register("leader", "Whether this replica leads", self.leader.clone());
     }
 
+    /// Prometheus takes the first value of a counter as where it began: one that appears at 1 never rose.
+    fn start_counters(&self) {
+        for provider_type in ProviderType::ALL {
+            let labels = TypeLabels::new(provider_type.as_str());
+            drop(self.drift_corrections.get_or_create(&labels));
+            drop(self.secret_rotations.get_or_create(&labels));
+            drop(self.left_in_place.get_or_create(&labels));
+            drop(self.throttled.get_or_create(&labels));
+        }
+    }
+
     /// Moves the shared gauges of one Webhook by `step`. Called with [`Inner::lock`] held.
     fn count(&self, counted: &Counted, step: i64) {
         self.webhooks.get_or_create(&counted.state).inc_by(step);
@@ -634,7 +649,10 @@ mod tests {
         metrics.drift_corrected("Conpeek");
         metrics.forget_all();
         let page = metrics.encode();
-        assert!(!page.contains("shop") && !page.contains("Ricloud"), "{page}");
+        assert!(
+            !page.contains("shop") && !page.contains("deactivated_upstream{") && !page.contains("state="),
+            "{page}"
+        );
         assert_eq!(
             read(
                 &metrics,
@@ -644,6 +662,23 @@ mod tests {
         );
         metrics.webhook(sample("a", Some("deactivated")));
         assert_eq!(webhooks(&metrics, "deactivated"), Some(1.0));
+    }
+
+    #[test]
+    fn counters_by_upstream_begin_at_zero() {
+        let metrics = Metrics::new();
+        for counter in [
+            "drift_corrections",
+            "secret_rotations",
+            "left_in_place",
+            "throttled_seconds",
+        ] {
+            for provider_type in ["Conpeek", "Thulium", "Ricloud", "Autocosmos"] {
+                let series =
+                    format!(r#"webhook_operator_{counter}_total{{provider_type="{provider_type}"}}"#);
+                assert_eq!(read(&metrics, &series), Some(0.0), "{series}");
+            }
+        }
     }
 
     #[test]
