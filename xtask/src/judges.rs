@@ -5,6 +5,7 @@
 
 mod gitops;
 mod go;
+mod prometheus;
 mod python;
 mod ricloud;
 
@@ -43,6 +44,11 @@ const JUDGES: &[Judge] = &[
         name: "gitops",
         about: "kstatus, by which Flux waits, and the Lua of Argo CD say of every status what docs/gitops.md says",
         run: gitops::run,
+    },
+    Judge {
+        name: "prometheus",
+        about: "promtool checks the alerts of the chart, and tests when each fires",
+        run: prometheus::run,
     },
 ];
 
