@@ -127,7 +127,7 @@ fn full(world: &World, provider: ProviderType) -> Value {
             "url": world.ricloud_receiver("a"), "secretRef": { "name": "signing" }, "active": true,
         }),
         Autocosmos => json!({
-            "target": "precios", "url": "https://a.example/", "description": "Prices,\n  for the shop ",
+            "target": "precios", "url": "https://a.example/", "description": "Prices,  for the shop ",
             "headers": [{ "name": "X-Source", "value": "autocosmos" }], "deletionPolicy": "Deactivate",
         }),
     };
