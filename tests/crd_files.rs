@@ -158,15 +158,15 @@ fn walk(path: &str, node: &JSONSchemaProps, visit: &mut impl FnMut(&str, &JSONSc
     }
 }
 
+/// Schema of the one version.
+fn schema_of(crd: &CustomResourceDefinition) -> &JSONSchemaProps {
+    let validation = crd.spec.versions[0].schema.as_ref().unwrap();
+    validation.open_api_v3_schema.as_ref().unwrap()
+}
+
 fn each_node(mut visit: impl FnMut(&str, &JSONSchemaProps)) {
     for crd in schema::crds() {
-        let root = crd.spec.versions[0]
-            .schema
-            .as_ref()
-            .unwrap()
-            .open_api_v3_schema
-            .as_ref()
-            .unwrap();
+        let root = schema_of(&crd);
         for part in ["spec", "status"] {
             walk(
                 &format!("{}.{part}", crd.spec.names.kind),
@@ -272,14 +272,7 @@ fn every_rule_has_a_message_that_names_its_field() {
 #[test]
 fn statuses_begin_as_never_observed() {
     for crd in schema::crds() {
-        let version = &crd.spec.versions[0];
-        let root = version
-            .schema
-            .as_ref()
-            .unwrap()
-            .open_api_v3_schema
-            .as_ref()
-            .unwrap();
+        let (version, root) = (&crd.spec.versions[0], schema_of(&crd));
         let status = &root.properties.as_ref().unwrap()["status"];
         assert_eq!(
             status.default.as_ref().unwrap().0,
@@ -353,12 +346,7 @@ where
         .into_iter()
         .find(|crd| crd.spec.names.kind == kind)
         .unwrap();
-    let root = crd.spec.versions[0]
-        .schema
-        .clone()
-        .unwrap()
-        .open_api_v3_schema
-        .unwrap();
+    let root = schema_of(&crd).clone();
     let mut served = spec.clone();
     fill_in(&root.properties.unwrap()["spec"], &mut served);
 

@@ -525,18 +525,6 @@ impl Pass {
         self.conclude(&call, want, found).await
     }
 
-    /// A write that sets what is there has failed. Where it may have been sent it may also come late, over one that
-    /// follows it, so there has to be a look after its last moment.
-    pub(super) fn doubt(&self, error: &ProviderError) {
-        if error.effect == Effect::Unknown {
-            let until = Instant::now() + self.account.timeout + MARK_GRACE;
-            self.memory.with(|memory| {
-                memory.in_doubt = Some(until);
-                memory.doubts_itself = true;
-            });
-        }
-    }
-
     /// Second half of a replacement.
     async fn retire(
         mut self: Box<Self>,

@@ -10,6 +10,7 @@ pub mod breaker;
 mod conclude;
 pub mod context;
 mod created;
+mod doubt;
 mod farewell;
 mod generated;
 pub mod hash_key;

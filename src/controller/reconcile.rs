@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     accounts::AccountProblem,
-    act::{self, MARK_GRACE, Pass},
+    act::{self, Pass},
     context::{Context, ProviderObject},
     farewell, generated,
     memory::MemoryCell,
@@ -28,7 +28,7 @@ use crate::{
     clock::elapsed,
     domain::{
         backoff, bounds,
-        capabilities::{Identity, ReadRule, SecretRule},
+        capabilities::{ReadRule, SecretRule},
         check::check,
         desired::Desired,
         hash::Applied,
@@ -578,38 +578,6 @@ impl Pass {
                 .is_none();
         let since = self.memory.with(|memory| memory.published);
         published.then(|| since.map_or(Duration::ZERO, |since| WATCH_LAG.saturating_sub(since.elapsed())))
-    }
-
-    /// The process before this one may have died with a write in flight, if it left something undone where something
-    /// was written before; and so may the one before that, if the last write is so young that an older one may still
-    /// come over it. A create needs no such doubt where its id is assigned: its mark is waited for. And before its spec
-    /// was changed an object has only one content to be written.
-    fn inherit_doubt(&self, carried_out: bool) {
-        let by_target = self.upstream.capabilities().identity == Identity::ByTarget;
-        let status = self.webhook.status.as_ref();
-        let written = status.is_some_and(|status| status.applied_hash.is_some())
-            || (by_target && self.recorded.trusted_id().is_some());
-        let longest = self.account.timeout + MARK_GRACE;
-        let changed = self
-            .webhook
-            .metadata
-            .generation
-            .is_some_and(|generation| generation > 1);
-        let last_write = status
-            .and_then(|status| status.last_sync_time.as_ref())
-            .map(|time| elapsed(time.0, self.ctx.clock.now()));
-        self.memory.with(|memory| {
-            if memory.inherited {
-                return;
-            }
-            memory.inherited = true;
-            memory.in_doubt = match last_write {
-                _ if !written => None,
-                _ if !carried_out => Some(memory.first_seen + longest),
-                Some(age) if changed && age < longest => Some(Instant::now() + (longest - age)),
-                _ => None,
-            };
-        });
     }
 
     /// Time until something is due that no change announces.

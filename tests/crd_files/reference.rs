@@ -70,13 +70,7 @@ fn page() -> String {
 
 fn kind(crd: &CustomResourceDefinition, text: &mut String) {
     let version = &crd.spec.versions[0];
-    let root = version
-        .schema
-        .as_ref()
-        .unwrap()
-        .open_api_v3_schema
-        .as_ref()
-        .unwrap();
+    let root = super::schema_of(crd);
     let names = &crd.spec.names;
     write!(
         text,

@@ -1,0 +1,57 @@
+//! Whether an update may still come late, over a newer one: this process knows of its own that have no answer, and
+//! suspects those of the processes before it. When nothing can come any more, there is one more look.
+
+use tokio::time::Instant;
+
+use super::act::{MARK_GRACE, Pass};
+use crate::{
+    clock::elapsed,
+    domain::capabilities::Identity,
+    provider::{Effect, Provider, ProviderError},
+};
+
+impl Pass {
+    /// A write that sets what is there has failed. Where it may have been sent it may also come late, over one that
+    /// follows it, so there has to be a look after its last moment.
+    pub(super) fn doubt(&self, error: &ProviderError) {
+        if error.effect == Effect::Unknown {
+            let until = Instant::now() + self.account.timeout + MARK_GRACE;
+            self.memory.with(|memory| {
+                memory.in_doubt = Some(until);
+                memory.doubts_itself = true;
+            });
+        }
+    }
+
+    /// The process before this one may have died with a write in flight, if it left something undone where something
+    /// was written before; and so may the one before that, if the last write is so young that an older one may still
+    /// come over it. A create needs no such doubt where its id is assigned: its mark is waited for. And before its spec
+    /// was changed an object has only one content to be written.
+    pub(super) fn inherit_doubt(&self, carried_out: bool) {
+        let by_target = self.upstream.capabilities().identity == Identity::ByTarget;
+        let status = self.webhook.status.as_ref();
+        let written = status.is_some_and(|status| status.applied_hash.is_some())
+            || (by_target && self.recorded.trusted_id().is_some());
+        let longest = self.account.timeout + MARK_GRACE;
+        let changed = self
+            .webhook
+            .metadata
+            .generation
+            .is_some_and(|generation| generation > 1);
+        let last_write = status
+            .and_then(|status| status.last_sync_time.as_ref())
+            .map(|time| elapsed(time.0, self.ctx.clock.now()));
+        self.memory.with(|memory| {
+            if memory.inherited {
+                return;
+            }
+            memory.inherited = true;
+            memory.in_doubt = match last_write {
+                _ if !written => None,
+                _ if !carried_out => Some(memory.first_seen + longest),
+                Some(age) if changed && age < longest => Some(Instant::now() + (longest - age)),
+                _ => None,
+            };
+        });
+    }
+}
