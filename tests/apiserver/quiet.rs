@@ -1,7 +1,7 @@
 //! A settled operator does nothing: no write, no call to an upstream, no test of a receiver, neither by the passing of
 //! time before a read-back is due, nor by a restart, nor by what happens to objects that are not its own.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -153,10 +153,18 @@ async fn settled_webhooks_cost_nothing_at_rest_and_over_a_restart() {
         WEBHOOKS / 4,
         "the doubles were used"
     );
+    // By their paths: one that was made again for its phase's sake may have been probed in its first life as well.
+    let probed: BTreeSet<String> = world
+        .doubles
+        .receiver()
+        .received()
+        .into_iter()
+        .map(|probe| probe.path)
+        .collect();
     assert_eq!(
-        calls(&world)[4],
-        u64::try_from(WEBHOOKS - WEBHOOKS / 4).unwrap(),
-        "all but ricloud's were probed, which is told not to deliver"
+        probed.len(),
+        WEBHOOKS - WEBHOOKS / 4,
+        "all but ricloud's were probed, which is told not to deliver: {probed:?}"
     );
     assert_nothing(&world, "at rest", async || {}).await;
     assert_nothing(&world, "over a restart", async || {

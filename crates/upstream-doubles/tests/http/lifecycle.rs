@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use upstream_doubles::{Doubles, Options, RouteSupport};
 
-use crate::common::{client, send, start, until};
+use crate::common::{client, send, until};
 
 fn addresses(urls: &Value) -> Vec<SocketAddr> {
     let text = |url: &Value| url.as_str().unwrap().replace("http://", "").replace("/api", "");
@@ -23,9 +23,26 @@ fn open(address: &SocketAddr) -> bool {
     TcpStream::connect_timeout(address, Duration::from_secs(1)).is_ok()
 }
 
+/// A loopback address that only one test uses: another's server may get a free port again at once, and would answer
+/// for the one whose end is waited for. Only Linux has all of 127.0.0.0/8 without being told.
+fn alone(host: u8) -> Options {
+    let ip = if cfg!(target_os = "linux") {
+        [127, 0, 7, host]
+    } else {
+        [127, 0, 0, 1]
+    };
+    let address = SocketAddr::from((ip, 0));
+    Options {
+        listen: address,
+        admin: address,
+        ..Options::demo()
+    }
+}
+
 #[tokio::test]
 async fn several_run_side_by_side_and_stop_closes_all_ports() {
-    let (first, second) = (start().await, start().await);
+    let first = Doubles::start(alone(1)).await.unwrap();
+    let second = Doubles::start(alone(1)).await.unwrap();
     let urls = first.urls();
     assert_eq!(addresses(&urls).len(), 6);
     first.stop().await;
@@ -108,7 +125,9 @@ impl Running {
 
 #[test]
 fn the_binary_ends_with_standard_input() {
-    let (mut running, urls) = Running::start(&["--until-stdin-closes"]);
+    let listen = alone(2).listen.to_string();
+    let (mut running, urls) =
+        Running::start(&["--until-stdin-closes", "--listen", &listen, "--admin", &listen]);
     assert!(addresses(&urls).iter().all(open));
     running
         .0
