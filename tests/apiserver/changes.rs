@@ -1,5 +1,7 @@
 //! What happens when something changes afterwards: the spec, a Secret it refers to, or the upstream by hand.
 
+use std::time::Duration;
+
 use serde_json::json;
 use upstream_doubles::{ConfigState, CustomHeader, Verdict};
 use webhook_operator::api::{
@@ -83,6 +85,38 @@ async fn every_field_of_conpeek_is_updated() {
         status(&webhook).drift.is_none(),
         "a change of the spec is no drift"
     );
+}
+
+/// How often one object is edited, and how long after the edit before.
+const EDITS: usize = 50;
+const BETWEEN: Duration = Duration::from_millis(20);
+
+#[tokio::test]
+async fn of_fifty_edits_in_a_second_the_last_one_wins() {
+    let world = World::new("chg-many").await;
+    world.provider(Conpeek).await;
+    let url = |edit: usize| format!("https://hooks.example.com/{edit}");
+    world
+        .webhook("orders", Conpeek, json!({ "target": "9", "url": url(0) }))
+        .await;
+    world.wait_ready("orders", ReadyReason::Available).await;
+    let before = effects(world.doubles.conpeek(), &world.account);
+    for edit in 1..=EDITS {
+        world.change("orders", json!({ "url": url(edit) })).await;
+        tokio::time::sleep(BETWEEN).await;
+    }
+    let stored = || world.doubles.conpeek().upstream().webhook(9).unwrap();
+    world
+        .eventually("the last edit at the upstream", || {
+            stored().url == Some(url(EDITS))
+        })
+        .await;
+    world.wait_ready("orders", ReadyReason::Available).await;
+    let writes = effects(world.doubles.conpeek(), &world.account) - before;
+    println!("{EDITS} edits: {writes} writes at the upstream");
+    // One that was overtaken before its turn came is never sent, and none is sent twice.
+    assert!((1..=EDITS).contains(&writes), "{writes} writes");
+    assert_eq!(stored().url, Some(url(EDITS)), "nothing older came after it");
 }
 
 #[tokio::test]

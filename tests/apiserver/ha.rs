@@ -1,7 +1,11 @@
-//! A leader that is frozen past its Lease and goes on: what it still starts at the upstream, as the upstream's journal
-//! tells it. What the election does on a clock of its own is tested in `crates/simulation`.
+//! Two replicas of which one leads: a leader that is frozen past its Lease and goes on, and leaders that are killed one
+//! after the other; what they start at the upstream, as the upstream's journal tells it. What the election does on a
+//! clock of its own is tested in `crates/simulation`.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use serde_json::json;
 use webhook_operator::{
@@ -28,19 +32,28 @@ fn millis() -> u64 {
     u64::try_from(now.expect("a time after 1970").as_millis()).expect("a time before the year 584 million")
 }
 
-#[tokio::test]
-async fn a_leader_that_was_frozen_past_its_lease_starts_no_write() {
-    let world = World::alone("frozen", &["--leader-elect", "true"]).await;
-    let served = world.namespace.as_str();
+/// How many leaders are killed.
+const KILLED: usize = 3;
+
+/// How long each of them leads.
+const REIGN: Duration = Duration::from_secs(5);
+
+/// A second replica beside the world's own operator.
+async fn second(world: &World) -> Arc<Operator> {
+    let identity = world.operator.identity();
     let args = [
         "--leader-elect",
         "true",
         "--namespace",
-        served,
+        world.namespace.as_str(),
         "--lease-namespace",
-        world.operator.identity().namespace(),
+        identity.namespace(),
     ];
-    let other = Operator::standby(world.operator.identity(), &args).await;
+    Operator::standby(identity, &args).await
+}
+
+/// Webhooks that wait for their turn at a provider that lets two through in a second.
+async fn waiting(world: &World) -> Vec<String> {
     let slow = json!({"requestsPerSecond": 2, "burst": 2, "maxConcurrent": AT_ONCE});
     let spec = json!({"rateLimit": slow, "timeout": "5s"});
     world.provider_with(ProviderType::Thulium, spec).await;
@@ -54,6 +67,56 @@ async fn a_leader_that_was_frozen_past_its_lease_starts_no_write() {
     world
         .eventually("creates are under way", || posts().len() >= 2)
         .await;
+    names
+}
+
+/// The provider lets everything through, all get Ready, and nothing is registered twice.
+async fn all_registered_once(world: &World, names: &[String]) {
+    let quick = json!({"requestsPerSecond": 1000, "burst": 1000, "maxConcurrent": AT_ONCE});
+    let patch = json!({"spec": {"rateLimit": quick}});
+    world.patch::<WebhookProvider>("thulium", &patch).await;
+    for name in names {
+        let ready = |webhook: &_| crate::world::has_reason(webhook, ReadyReason::Available);
+        world
+            .wait_within(Duration::from_secs(60), name, "Ready", ready)
+            .await;
+    }
+    assert_eq!(world.doubles.thulium().objects().len(), WAITING);
+    assert_eq!(world.doubles.thulium().duplicates(), []);
+}
+
+#[tokio::test]
+async fn leaders_that_are_killed_one_after_the_other_register_nothing_twice() {
+    let world = World::alone("killed", &["--leader-elect", "true"]).await;
+    let other = second(&world).await;
+    let names = waiting(&world).await;
+    let pair = [&world.operator, &other];
+    for round in 0..KILLED {
+        tokio::time::sleep(REIGN).await;
+        let leading: Vec<usize> = (0..pair.len()).filter(|one| pair[*one].works()).collect();
+        assert_eq!(leading.len(), 1, "one leads, round {round}: {leading:?}");
+        let killed = Instant::now();
+        // At once there are two again, as a Deployment sees to it; either of them may be the next.
+        pair[leading[0]].kill();
+        pair[leading[0]].launch();
+        world
+            .eventually("one leads again", || pair.iter().any(|one| one.works()))
+            .await;
+        let took = killed.elapsed();
+        println!("round {round}: led again after {took:?}");
+        assert!(took < DURATION + Duration::from_secs(5), "{took:?}");
+    }
+    all_registered_once(&world, &names).await;
+    // Only what was on its way when a leader died may be sent again.
+    let posts = sent(world.doubles.thulium(), &world.account, "POST").len();
+    assert!(posts <= WAITING + KILLED * AT_ONCE, "{posts} creates sent");
+}
+
+#[tokio::test]
+async fn a_leader_that_was_frozen_past_its_lease_starts_no_write() {
+    let world = World::alone("frozen", &["--leader-elect", "true"]).await;
+    let other = second(&world).await;
+    let names = waiting(&world).await;
 
     let frozen = Instant::now();
     world.operator.freeze();
@@ -90,15 +153,5 @@ async fn a_leader_that_was_frozen_past_its_lease_starts_no_write() {
         .await;
     other.thaw();
 
-    let quick = json!({"requestsPerSecond": 1000, "burst": 1000, "maxConcurrent": AT_ONCE});
-    let patch = json!({"spec": {"rateLimit": quick}});
-    world.patch::<WebhookProvider>("thulium", &patch).await;
-    for name in &names {
-        let ready = |webhook: &_| crate::world::has_reason(webhook, ReadyReason::Available);
-        world
-            .wait_within(Duration::from_secs(60), name, "Ready", ready)
-            .await;
-    }
-    assert_eq!(world.doubles.thulium().objects().len(), WAITING);
-    assert_eq!(world.doubles.thulium().duplicates(), []);
+    all_registered_once(&world, &names).await;
 }
