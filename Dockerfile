@@ -1,5 +1,5 @@
-# syntax=docker/dockerfile:1
-# The operator alone: one static binary, no shell, no package manager, not root.
+# The operator alone: one static binary, no shell, no package manager, not root. BuildKit is needed; which frontend reads
+# this file is not asked of a registry, so that nothing but the base image comes from one.
 #   docker buildx build --platform linux/amd64,linux/arm64 -t webhook-operator .
 # The same sources give the same binary: versions are pinned, paths are mapped away, no time is built in.
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95.0-bookworm AS build
@@ -9,7 +9,9 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-ENV CARGO_PROFILE_RELEASE_LTO=fat \
+# The image's own compiler is the pinned one; rust-toolchain.toml would have lints and a formatter fetched as well.
+ENV RUSTUP_TOOLCHAIN=1.95.0 \
+    CARGO_PROFILE_RELEASE_LTO=fat \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
     CC_x86_64_unknown_linux_musl=musl-gcc \
@@ -30,7 +32,8 @@ LABEL org.opencontainers.image.title=webhook-operator \
       org.opencontainers.image.source=https://github.com/webhook-operator/webhook-operator \
       org.opencontainers.image.licenses=Apache-2.0
 COPY --from=build /out/webhook-operator /webhook-operator
-COPY LICENSE /LICENSE
+# The second is there after `cargo xtask licenses`, as in a release; who builds for himself may do without.
+COPY LICENSE THIRD-PARTY-LICENSE[S] /
 USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/webhook-operator"]

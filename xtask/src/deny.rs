@@ -1,19 +1,24 @@
 //! `cargo xtask deny`: what may be linked into the operator, by `deny.toml`.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use control_plane::{cache, progress::Task};
+use control_plane::progress::Task;
 
-use crate::progress::{Failure, cargo, root, step};
+use crate::{
+    progress::{Failure, root, step},
+    tools::Tool,
+};
 
-/// Version of cargo-deny, built from crates.io into the cache folder.
-const VERSION: &str = "0.20.2";
+const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    features: &[],
+};
 /// Longest wait for the advisory database.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -24,7 +29,7 @@ pub(crate) struct Args {}
 /// Checks bans, licences and sources; advisories too where their database can
 /// be had.
 pub(crate) fn run(_args: &Args) -> Result<(), Failure> {
-    let tool = install()?;
+    let tool = CARGO_DENY.install()?;
     step("deny", deny(&tool).args(["check", "bans", "licenses", "sources"]))?;
     match fetch_advisories(&tool)? {
         None => step(
@@ -44,35 +49,6 @@ fn deny(tool: &Path) -> Command {
         .args(["--all-features", "--log-level", "error"])
         .current_dir(root());
     command
-}
-
-fn install() -> Result<PathBuf, Failure> {
-    let folder = cache::folder()?
-        .join("tools")
-        .join(format!("cargo-deny-{VERSION}"));
-    let tool = folder.join("bin").join("cargo-deny");
-    if !tool.is_file() {
-        let package = format!("cargo-deny@{VERSION}");
-        // A target folder of its own: a long build in the project's would hold up
-        // every other cargo there. Cargo moves the finished executable as a whole.
-        let target = folder.join("target");
-        step(
-            "install-cargo-deny",
-            cargo()
-                .args([
-                    "install",
-                    "--quiet",
-                    "--locked",
-                    "--no-default-features",
-                    &package,
-                    "--root",
-                ])
-                .arg(&folder)
-                .env("CARGO_TARGET_DIR", &target),
-        )?;
-        fs::remove_dir_all(&target)?;
-    }
-    Ok(tool)
 }
 
 /// Fetches the advisory database; tells why where that fails.

@@ -10,12 +10,16 @@ use std::{
     process::Command,
 };
 
-use control_plane::cache;
+use crate::{
+    progress::{Failure, root, say, step},
+    tools::Tool,
+};
 
-use crate::progress::{Failure, cargo, root, say, step};
-
-/// Version of mdBook, built from crates.io into the cache folder.
-const VERSION: &str = "0.5.4";
+const MDBOOK: Tool = Tool {
+    name: "mdbook",
+    version: "0.5.4",
+    features: &["--features", "search"],
+};
 /// Where files are that the site does not have.
 const REPOSITORY: &str = "https://github.com/webhook-operator/webhook-operator/blob/main";
 
@@ -25,7 +29,7 @@ pub(crate) struct Args {}
 
 /// Builds the site, then follows every link in it.
 pub(crate) fn run(_args: &Args) -> Result<(), Failure> {
-    let tool = install()?;
+    let tool = MDBOOK.install()?;
     let (stage, book) = (root().join("target/book-source"), root().join("target/book"));
     for folder in [&stage, &book] {
         if folder.exists() {
@@ -47,26 +51,6 @@ pub(crate) fn run(_args: &Args) -> Result<(), Failure> {
         "{} ({links} links)",
         book.join("index.html").display()
     ))
-}
-
-fn install() -> Result<PathBuf, Failure> {
-    let folder = cache::folder()?.join("tools").join(format!("mdbook-{VERSION}"));
-    let tool = folder.join("bin").join("mdbook");
-    if !tool.is_file() {
-        let package = format!("mdbook@{VERSION}");
-        // As for cargo-deny: a target folder of its own holds up nobody else.
-        let target = folder.join("target");
-        step(
-            "install-mdbook",
-            cargo()
-                .args(["install", "--quiet", "--locked", "--no-default-features"])
-                .args(["--features", "search", &package, "--root"])
-                .arg(&folder)
-                .env("CARGO_TARGET_DIR", &target),
-        )?;
-        fs::remove_dir_all(&target)?;
-    }
-    Ok(tool)
 }
 
 /// Copies `book.toml` and the pages that `SUMMARY.md` names.

@@ -5,6 +5,7 @@
 
 mod gitops;
 mod go;
+mod image;
 mod prometheus;
 mod python;
 mod ricloud;
@@ -49,6 +50,11 @@ const JUDGES: &[Judge] = &[
         name: "prometheus",
         about: "promtool checks the alerts of the chart, and tests when each fires",
         run: prometheus::run,
+    },
+    Judge {
+        name: "image",
+        about: "Docker builds the Dockerfile twice, and runs what it built as a cluster would",
+        run: image::run,
     },
 ];
 

@@ -13,10 +13,12 @@ mod deny;
 mod docs;
 mod explore;
 mod judges;
+mod licenses;
 mod programs;
 mod progress;
 mod stand;
 mod test;
+mod tools;
 
 use std::{
     env,
@@ -55,12 +57,14 @@ enum Task {
     Chaos(chaos::Args),
     /// Let the operator die, lose answers and meet conflicts at every call of every operation, on virtual time.
     Explore(explore::Args),
-    /// Let others' programs judge what is done here: the vendor's client of ricloud.
+    /// Let others' programs judge what is done here.
     Judges(judges::Args),
     /// Do all that a change has to pass: tests, formatting, lints, docs, licences.
     Ci(ci::Args),
     /// Check what the dependencies are: licences, sources, bans, advisories.
     Deny(deny::Args),
+    /// Write THIRD-PARTY-LICENSES: the licence texts of all that is linked into the operator.
+    Licenses(licenses::Args),
     /// Build the docs as a site in target/book, and follow every link in it.
     Docs(docs::Args),
 }
@@ -77,6 +81,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Judges(args) => judges::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Deny(args) => deny::run(&args),
+        Task::Licenses(args) => licenses::run(&args),
         Task::Docs(args) => docs::run(&args),
     }
 }
