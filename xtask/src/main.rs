@@ -13,6 +13,7 @@ mod deny;
 mod docs;
 mod explore;
 mod judges;
+mod kubectl;
 mod licenses;
 mod programs;
 mod progress;

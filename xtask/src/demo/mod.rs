@@ -2,11 +2,10 @@
 //! kube-apiserver, at doubles of the upstreams.
 //!
 //! This file is the order of the steps. What each one is made of: the programs that are built ([`crate::programs`]),
-//! kubectl ([`kubectl`]), processes that end with this one ([`child`]), the examples with the doubles' addresses
+//! kubectl ([`crate::kubectl`]), processes that end with this one ([`child`]), the examples with the doubles' addresses
 //! ([`overlay`]), what the receiver knows of them ([`receiver`]), and waiting until all are Ready ([`ready`]).
 
 mod child;
-mod kubectl;
 mod overlay;
 mod ready;
 mod receiver;
@@ -22,12 +21,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::{
-    child::{Doubles, Operator},
-    kubectl::Kubectl,
-};
+use self::child::{Doubles, Operator};
 use crate::{
     control_plane::{launcher, lifetime},
+    kubectl::Kubectl,
     programs::Programs,
     progress::{Failure, block_on, root, say},
 };
@@ -146,7 +143,8 @@ async fn show(args: &Args, programs: &Programs, stage: &mut Stage, up: &mut bool
     let examples = overlay::render(&kubectl, &folder, &doubles.urls).await?;
     receiver::teach(&examples, &doubles.urls).await?;
 
-    let kubeconfig = operator_kubeconfig(&kubectl, &folder).await?;
+    let kubeconfig = folder.join("operator.kubeconfig");
+    kubectl.account(OPERATOR, OPERATOR, LIFETIME, &kubeconfig).await?;
     let log = folder.join("operator.log");
     let operator = stage
         .operator
@@ -240,40 +238,6 @@ async fn refuse_others(kubectl: &Kubectl) -> Result<(), Failure> {
          or leave --kubeconfig out to have one made",
         others.join(", ")
     )))
-}
-
-/// A kubeconfig with which the operator is its service account, and not an administrator.
-async fn operator_kubeconfig(kubectl: &Kubectl, folder: &Path) -> Result<PathBuf, Failure> {
-    let duration = format!("{}s", LIFETIME.as_secs());
-    let token = kubectl
-        .run(&[
-            "create",
-            "token",
-            OPERATOR,
-            "--namespace",
-            OPERATOR,
-            "--duration",
-            &duration,
-        ])
-        .await?;
-    let admin = kubectl
-        .json(&["config", "view", "--raw", "--minify", "--flatten"])
-        .await?;
-    let cluster = admin
-        .pointer("/clusters/0/cluster")
-        .ok_or_else(|| Failure::new("the kubeconfig names no cluster"))?;
-    // JSON is YAML, too.
-    let config = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "demo", "cluster": cluster}],
-        "users": [{"name": OPERATOR, "user": {"token": token.trim()}}],
-        "contexts": [{"name": "demo", "context": {"cluster": "demo", "user": OPERATOR, "namespace": OPERATOR}}],
-        "current-context": "demo",
-    });
-    let path = folder.join("operator.kubeconfig");
-    kubectl::write_private(&path, &config.to_string())?;
-    Ok(path)
 }
 
 /// Deletes the examples, and with them what is registered for them.

@@ -10,8 +10,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{NAMESPACE, kubectl::Kubectl, text};
-use crate::progress::{Failure, root};
+use super::{NAMESPACE, text};
+use crate::{
+    kubectl::Kubectl,
+    progress::{Failure, root},
+};
 
 /// Last segment of the path at which the receiver verifies what the ricloud double sends.
 pub(super) const RICLOUD_RECEIVER: &str = "backups";

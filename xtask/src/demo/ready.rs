@@ -6,8 +6,7 @@ use control_plane::progress::Task;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::kubectl::Kubectl;
-use crate::progress::Failure;
+use crate::{kubectl::Kubectl, progress::Failure};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(500);
