@@ -3,6 +3,7 @@
 //! A judge is a file in `judges/` with a `run`, and its line in [`JUDGES`]. What it needs it installs into the cache
 //! folder, and never into the checkout; what it cannot get, it names.
 
+mod chart;
 mod gitops;
 mod go;
 mod image;
@@ -12,7 +13,7 @@ mod ricloud;
 
 use std::{
     io::Write,
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     thread,
 };
 
@@ -55,6 +56,11 @@ const JUDGES: &[Judge] = &[
         name: "image",
         about: "Docker builds the Dockerfile twice, and runs what it built as a cluster would",
         run: image::run,
+    },
+    Judge {
+        name: "chart",
+        about: "helm lints the chart, kubeconform holds it against the served schemas; kube-score, helm-unittest, helm-docs",
+        run: chart::run,
     },
 ];
 
@@ -109,12 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Runs a judge's program with `input`; returns what it prints.
 fn run_with_input(program: &mut Command, input: String) -> Result<String, Failure> {
-    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let stdin = child.stdin.take();
-    // Beside the reading: both pipes are shorter than what goes through them.
-    let writing = thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(input.as_bytes())));
-    let output = child.wait_with_output()?;
-    let _ = writing.join();
+    let output = ask(program.stderr(Stdio::inherit()), input)?;
     if !output.status.success() {
         return Err(Failure::new(format!(
             "the judge's program ended with {}",
@@ -122,4 +123,39 @@ fn run_with_input(program: &mut Command, input: String) -> Result<String, Failur
         )));
     }
     String::from_utf8(output.stdout).map_err(Into::into)
+}
+
+/// Runs a judge's program with `input`; returns what it prints and how it ended.
+fn ask(program: &mut Command, input: String) -> Result<Output, Failure> {
+    let name = program.get_program().to_string_lossy().into_owned();
+    let mut child = program
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| Failure::new(format!("cannot run {name}: {error}")))?;
+    let stdin = child.stdin.take();
+    // Beside the reading: both pipes are shorter than what goes through them.
+    let writing = thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(input.as_bytes())));
+    let output = child.wait_with_output()?;
+    let _ = writing.join();
+    Ok(output)
+}
+
+/// Why a judge's programs are not there.
+enum Lack {
+    /// They cannot be had here; what is missing, with the cure.
+    Missing(String),
+    /// Getting them went wrong.
+    Failed(Failure),
+}
+
+impl From<Failure> for Lack {
+    fn from(failure: Failure) -> Self {
+        Lack::Failed(failure)
+    }
+}
+
+/// What a judge needs, or why it is not there.
+fn have<T>(needed: Result<Result<T, String>, Failure>) -> Result<T, Lack> {
+    needed?.map_err(Lack::Missing)
 }
