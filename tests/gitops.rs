@@ -127,6 +127,13 @@ fn value<'a>(values: &'a Value, path: &str) -> &'a Value {
 
 /// A line of a template with the chart's values in it.
 fn filled(line: &str, values: &Value) -> String {
+    // `- {{ printf "--flag=%s" .Values.path | quote }}`
+    if let Some((before, call)) = line.split_once("{{ printf \"") {
+        let (format, path) = call.split_once("\" .Values.").unwrap();
+        let path = path.strip_suffix(" | quote }}").unwrap();
+        let text = format.replace("%s", value(values, path).as_str().unwrap());
+        return format!("{before}{}", Value::from(text));
+    }
     let mut parts = line.split("{{ .Values.");
     let mut text = parts.next().unwrap().to_owned();
     for part in parts {

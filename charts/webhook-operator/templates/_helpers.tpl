@@ -16,19 +16,34 @@
 
 {{/* What selects the pods: never changes in the life of a release. */}}
 {{- define "webhook-operator.selector" -}}
-app.kubernetes.io/name: {{ include "webhook-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "webhook-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Labels of all objects. */}}
 {{- define "webhook-operator.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "webhook-operator.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.extraLabels }}
-{{ toYaml . }}
+{{- include "webhook-operator.moreLabels" (list . "extraLabels" .Values.extraLabels) }}
 {{- end }}
+
+{{/*
+Labels of all objects and more, as (list CONTEXT NAME MORE); NAME is the value that MORE is. Each key stands once; what
+selects the pods, and what tells Helm what is its own, cannot be set by a value.
+*/}}
+{{- define "webhook-operator.moreLabels" -}}
+{{- $context := index . 0 }}
+{{- $labels := include "webhook-operator.selector" $context | fromYaml }}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" $context.Chart.Name $context.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- $_ := set $labels "app.kubernetes.io/version" $context.Chart.AppVersion }}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" $context.Release.Service }}
+{{- $extra := dict "extraLabels" $context.Values.extraLabels (index . 1) (index . 2) }}
+{{- range $value, $more := $extra }}
+{{- range $key, $_ := $more }}
+{{- if hasKey $labels $key }}
+{{- fail (printf "%s: the label %s is the chart's own and cannot be set" $value $key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toYaml (merge $labels (index . 2) $context.Values.extraLabels) }}
 {{- end }}
 
 {{/* Name of the service account. */}}
