@@ -18,9 +18,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     api::{duration::ApiDuration, provider::ProviderType, schema},
     check::{self, input, report},
-    net::{AddressPolicy, AllowListError},
+    net::{AddressPolicy, AllowListError, CheckedUrl},
     plugin,
-    telemetry::{self, LogFormat},
+    telemetry::{self, LogFormat, otlp},
     verify::{self, command::VerifyArgs},
 };
 
@@ -162,9 +162,12 @@ pub struct RunArgs {
     #[arg(long, env = "WEBHOOK_OPERATOR_LOG_FILTER", value_name = "SPEC", default_value = telemetry::DEFAULT_FILTER, value_parser = log_filter)]
     log_filter: String,
 
-    /// Send traces to this OpenTelemetry collector (not built yet: refused)
-    #[arg(long, env = "WEBHOOK_OPERATOR_OTLP_ENDPOINT", value_name = "URL", value_parser = otlp_endpoint)]
-    otlp_endpoint: Option<String>,
+    /// Send traces to this OpenTelemetry collector, by OTLP over HTTP
+    ///
+    /// Its base address, such as http://collector.monitoring:4318; /v1/traces is appended. Without it nothing is sent.
+    /// Headers that the collector wants come from the variable OTEL_EXPORTER_OTLP_HEADERS.
+    #[arg(long, env = "WEBHOOK_OPERATOR_OTLP_ENDPOINT", value_name = "URL", value_parser = otlp::endpoint)]
+    otlp_endpoint: Option<CheckedUrl>,
 }
 
 /// The options of `run`, checked.
@@ -191,6 +194,8 @@ pub struct RunOptions {
     pub log_format: LogFormat,
     /// What is logged; a valid filter.
     pub log_filter: String,
+    /// Where traces are sent. `None`: nowhere.
+    pub otlp_endpoint: Option<CheckedUrl>,
 }
 
 impl TryFrom<RunArgs> for RunOptions {
@@ -211,6 +216,7 @@ impl TryFrom<RunArgs> for RunOptions {
             concurrency: args.concurrency,
             log_format: args.log_format,
             log_filter: args.log_filter,
+            otlp_endpoint: args.otlp_endpoint,
         })
     }
 }
@@ -274,17 +280,28 @@ pub async fn execute<E: Display>(command: Command, run: impl AsyncFnOnce(RunOpti
                     return EXIT_USAGE;
                 }
             };
-            if let Err(error) = telemetry::init(options.log_format, &options.log_filter) {
-                return complain(&error.to_string());
-            }
-            // An error means that one is installed already, which is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            match Box::pin(run(options)).await {
-                Ok(()) => EXIT_OK,
-                Err(error) => complain(&error.to_string()),
-            }
+            operate(options, run).await
         }
     }
+}
+
+/// Runs the operator between the start of its telemetry and the end; returns the exit code.
+async fn operate<E: Display>(options: RunOptions, run: impl AsyncFnOnce(RunOptions) -> Result<(), E>) -> u8 {
+    if let Err(error) = telemetry::init(options.log_format, &options.log_filter) {
+        return complain(&error.to_string());
+    }
+    // An error means that one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let traces = match otlp::start(options.otlp_endpoint.as_ref()) {
+        Ok(traces) => traces,
+        Err(error) => return complain(&error.to_string()),
+    };
+    let code = match Box::pin(run(options)).await {
+        Ok(()) => EXIT_OK,
+        Err(error) => complain(&error.to_string()),
+    };
+    traces.end().await;
+    code
 }
 
 /// Resolves at the first SIGTERM or SIGINT, with its name. The signals are caught from the call on, before the
@@ -393,8 +410,4 @@ fn log_filter(text: &str) -> Result<String, String> {
     telemetry::check_filter(text)
         .map(|()| text.to_owned())
         .map_err(|error| error.to_string())
-}
-
-fn otlp_endpoint(_: &str) -> Result<String, &'static str> {
-    Err("sending traces is not built yet; leave the option out")
 }

@@ -8,6 +8,12 @@
 //! is allowed also holds for the next version and the next library, a list of what is not would not.
 //!
 //! That the operator's own events hold no secret is for their authors to see to; [`crate::net::SecretText`] helps.
+//!
+//! [`trace`] has the traces, whose ids stand in the lines of their passes, and [`otlp`] sends them.
+
+mod joined;
+pub mod otlp;
+pub mod trace;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -15,10 +21,12 @@ use tracing::{Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{LevelFilter, Targets},
-    fmt::{self, MakeWriter},
+    fmt::{self, MakeWriter, format::JsonFields},
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
+
+use self::joined::Joined;
 
 /// The filter when none is given: what an operator of a cluster wants to read every day.
 pub const DEFAULT_FILTER: &str = "info,kube=warn,hyper=warn,tower=warn";
@@ -90,12 +98,24 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let lines = match format {
-        LogFormat::Json => fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_writer(writer)
-            .boxed(),
-        LogFormat::Text => fmt::layer().with_ansi(ansi).with_writer(OneLine(writer)).boxed(),
+        LogFormat::Json => {
+            let json = fmt::format().json().flatten_event(true);
+            // No library's span becomes a part of a line.
+            let inner = json.with_current_span(false).with_span_list(false);
+            fmt::layer()
+                .fmt_fields(JsonFields::new())
+                .event_format(Joined { inner, format })
+                .with_writer(writer)
+                .boxed()
+        }
+        LogFormat::Text => {
+            let inner = fmt::format().with_ansi(ansi);
+            fmt::layer()
+                .with_ansi(ansi)
+                .event_format(Joined { inner, format })
+                .with_writer(OneLine(writer))
+                .boxed()
+        }
     };
     Ok(Registry::default()
         .with(lines)
@@ -308,6 +328,65 @@ mod tests {
         );
         assert_eq!(line["level"], "INFO");
         assert!(line["timestamp"].is_string());
+    }
+
+    #[test]
+    fn lines_of_a_pass_name_its_object_and_its_trace_and_each_field_once() {
+        use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+        // No span is kept, and there are ids all the same.
+        let provider = SdkTracerProvider::builder()
+            .with_sampler(Sampler::AlwaysOff)
+            .build();
+        trace::install(&provider);
+        let subject = trace::Subject {
+            kind: "Webhook",
+            namespace: "shop".to_owned(),
+            name: "or\"ders".to_owned(),
+        };
+        let work = || {
+            let span = trace::Span::pass("webhook pass", subject.clone(), Vec::new());
+            futures::executor::block_on(span.around(async {
+                tracing::info!("first");
+                tracing::info!(name = "own", "second");
+            }));
+            tracing::info!("outside");
+        };
+        let text = logged(LogFormat::Json, "info", work);
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let id = lines[0]["trace_id"].as_str().unwrap();
+        assert!(id.len() == 32 && id != "0".repeat(32), "{text}");
+        assert_eq!(
+            (&lines[0]["kind"], &lines[0]["namespace"], &lines[0]["name"]),
+            (&"Webhook".into(), &"shop".into(), &"or\"ders".into())
+        );
+        assert_eq!(
+            (&lines[1]["name"], &lines[1]["trace_id"]),
+            (&"own".into(), &id.into())
+        );
+        assert_eq!(
+            text.lines().nth(1).unwrap().matches("\"name\"").count(),
+            1,
+            "{text}"
+        );
+        assert!(
+            lines[2].get("trace_id").is_none() && lines[2].get("name").is_none(),
+            "{text}"
+        );
+
+        let text = logged(LogFormat::Text, "info", work);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[0].contains(" kind=Webhook namespace=shop name=or\"ders trace_id="),
+            "{text}"
+        );
+        assert!(
+            lines[1].contains("name=\"own\"") && lines[1].matches("name=").count() == 1,
+            "{text}"
+        );
+        assert!(lines[2].ends_with("outside"), "{text}");
     }
 
     #[test]

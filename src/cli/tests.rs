@@ -29,6 +29,7 @@ fn defaults_are_those_of_the_documentation() {
         concurrency: 32,
         log_format: LogFormat::Json,
         log_filter: telemetry::DEFAULT_FILTER.to_owned(),
+        otlp_endpoint: None,
     };
     assert_eq!(options, expected);
 }
@@ -50,6 +51,7 @@ fn every_option_is_read() {
         "--concurrency=4",
         "--log-format=text",
         "--log-filter=debug",
+        "--otlp-endpoint=http://collector.monitoring:4318",
     ])
     .unwrap();
     assert_eq!(options.namespaces, ["a", "shop"]);
@@ -69,6 +71,8 @@ fn every_option_is_read() {
         (options.log_format, options.log_filter.as_str()),
         (LogFormat::Text, "debug")
     );
+    let collector = options.otlp_endpoint.unwrap();
+    assert_eq!(collector.origin(), "http://collector.monitoring:4318");
 }
 
 #[test]
@@ -84,7 +88,11 @@ fn what_is_wrong_is_named_with_the_cure() {
         ("--leader-elect=maybe", "[possible values: true, false]"),
         ("--log-filter=kube=loud", "is no log filter"),
         ("--log-format=xml", "[possible values: json, text]"),
-        ("--otlp-endpoint=http://127.0.0.1:4317", "not built yet"),
+        ("--otlp-endpoint=collector:4318", "such as http://collector"),
+        (
+            "--otlp-endpoint=https://user:word@collector",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        ),
         ("--lease-namespaces=x", "--lease-namespace"),
     ] {
         let message = run_options(&[arg]).unwrap_err();

@@ -102,7 +102,8 @@ pub(super) async fn act(mut pass: Box<Pass>) -> Result<Next, PassError> {
     let fresh_after = pass
         .memory
         .with(|memory| memory.wrote.map_or(fresh_after, |wrote| wrote.max(fresh_after)));
-    let call = ctx.call(&account, fresh_after);
+    let failures = pass.memory.with(|memory| memory.failures);
+    let call = ctx.call(&account, fresh_after, failures);
     let mut sight = Sight::default();
     // Look by id, look at all, adopt, look again: never more than this.
     for _ in 0..8 {

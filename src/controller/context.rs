@@ -143,15 +143,17 @@ impl Caches {
 }
 
 impl Context {
-    /// A call to an account, which has just admitted the pass, with lists no older than `fresh_after`.
+    /// A call to an account, which has just admitted the pass, with lists no older than `fresh_after`. `failures`: how
+    /// many attempts in a row have failed before this one.
     #[must_use]
-    pub fn call<'a>(&'a self, account: &'a Account, fresh_after: Instant) -> Call<'a> {
+    pub fn call<'a>(&'a self, account: &'a Account, fresh_after: Instant, failures: u32) -> Call<'a> {
         Call {
             account,
             fence: self.fence.as_ref(),
             observer: &self.observer,
             admitted: Instant::now(),
             fresh_after,
+            attempt: failures.saturating_add(1),
             not_after: None,
         }
     }

@@ -263,7 +263,8 @@ async fn dismiss(
     provider: Option<&ProviderObject>,
     memory: &MemoryCell,
 ) -> Result<Outcome, Trouble> {
-    let call = ctx.call(account, Instant::now());
+    let failures = memory.with(|memory| memory.farewell.map_or(0, |patience| patience.attempts()));
+    let call = ctx.call(account, Instant::now(), failures);
     let stopwatch = Stopwatch {
         told: call.observer,
         calls: Mutex::default(),

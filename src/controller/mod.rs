@@ -28,6 +28,7 @@ mod resolve;
 mod rivals;
 mod rotation;
 mod signing;
+mod spans;
 mod switch;
 mod upstream_test;
 pub mod watches;

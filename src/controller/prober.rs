@@ -7,6 +7,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use kube::runtime::reflector::ObjectRef;
+use opentelemetry::KeyValue;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -18,10 +19,12 @@ use super::{
     memory::{Memory, MemoryCell},
 };
 use crate::{
-    api::Webhook,
+    api::{Webhook, conditions::Reason},
     domain::testing::Verdict,
+    net::Method,
     probe::{self, NotSent, Probe},
     provider::Transport,
+    telemetry::trace::{Origin, Span, key},
 };
 
 /// Probes that are on their way at once, each with a connection of its own.
@@ -139,6 +142,7 @@ pub struct Job {
     kind: Kind,
     number: u64,
     probe: Probe,
+    origin: Origin,
 }
 
 /// Hands a probe over; its verdict comes into `memory`, and the object is woken.
@@ -158,6 +162,7 @@ pub fn launch(
         kind,
         number,
         probe,
+        origin: Origin::current(),
     });
 }
 
@@ -221,18 +226,37 @@ async fn fly(
         // Another replica leads, or soon will, and tests by itself.
         None
     } else {
-        match Box::pin(probe::send(transport.as_ref(), &ctx.clock, &job.probe)).await {
-            Ok(verdict) => Some(verdict),
-            Err(NotSent(error)) => {
-                tracing::warn!(object = %job.object, %error, "a probe could not be sent and is sent again; see the process's limits on open files");
-                sleep(NOT_SENT_PAUSE).await;
-                None
-            }
-        }
+        let attributes = vec![
+            KeyValue::new(key::METHOD, Method::Post.as_str()),
+            KeyValue::new(key::HOST, job.probe.url.host().to_owned()),
+            KeyValue::new(key::PORT, i64::from(job.probe.url.port())),
+        ];
+        let span = Span::call_of(&job.origin, "probe", attributes);
+        span.around(Box::pin(send(&ctx, transport.as_ref(), &job, &span)))
+            .await
     };
     job.memory
         .with(|memory| job.kind.of(memory).end(job.number, verdict));
     let _ = ctx.wake.webhooks.send(job.object);
+}
+
+/// Sends one. `None`: it could not be.
+async fn send(ctx: &Context, transport: &dyn Transport, job: &Job, span: &Span) -> Option<Verdict> {
+    match Box::pin(probe::send(transport, &ctx.clock, &job.probe)).await {
+        Ok(verdict) => {
+            span.set(key::TESTED, verdict.reason.as_str());
+            if let Some(status) = verdict.http_status {
+                span.set(key::STATUS_CODE, i64::from(status));
+            }
+            Some(verdict)
+        }
+        Err(NotSent(error)) => {
+            span.fail("not sent");
+            tracing::warn!(object = %job.object, %error, "a probe could not be sent and is sent again; see the process's limits on open files");
+            sleep(NOT_SENT_PAUSE).await;
+            None
+        }
+    }
 }
 
 #[cfg(test)]

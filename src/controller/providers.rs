@@ -31,6 +31,7 @@ use super::{
     patch::merge_diff,
     publish::provider_event,
     queue::Queue,
+    spans,
 };
 use crate::{
     api::{
@@ -48,6 +49,7 @@ use crate::{
         schedule,
     },
     provider::{Provider as _, Standing, Upstream},
+    telemetry::trace::Span,
 };
 
 /// Passes that may run at the same time. Most only look at caches; a few wait for an upstream, and a dead one
@@ -166,29 +168,11 @@ impl Controller {
 
     fn begin(&mut self, key: ProviderKey) {
         let (ctx, flips) = (Arc::clone(&self.ctx), self.flips.remove(&key).unwrap_or_default());
-        let mut memory = self.memories.remove(&key).unwrap_or_default();
+        let memory = self.memories.remove(&key).unwrap_or_default();
         self.passes.spawn(async move {
-            // One object's trouble must not take the others down with it.
-            let ended = AssertUnwindSafe(Box::pin(pass(&ctx, &key, &mut memory, flips)))
-                .catch_unwind()
-                .await;
-            let again = match ended {
-                Ok(Ok(again)) => {
-                    memory.failures = 0;
-                    again
-                }
-                Ok(Err(error)) => Some(Instant::now() + delay_after(&key, &mut memory, &error)),
-                Err(_) => {
-                    let failures = memory.failures.saturating_add(1);
-                    memory = Memory {
-                        failures,
-                        ..Memory::default()
-                    };
-                    tracing::error!(provider = ?key, "a pass panicked; it is tried again");
-                    Some(Instant::now() + backoff::delay(failures, seed(&key)))
-                }
-            };
-            Done { key, memory, again }
+            let span = spans::provider_pass(&key, ctx.provider(&key).as_ref());
+            span.around(Box::pin(contained(&ctx, key, memory, flips, &span)))
+                .await
         });
     }
 
@@ -208,6 +192,38 @@ impl Controller {
             self.sweeps.spawn(async move { protect::sweep(&ctx).await });
         }
     }
+}
+
+/// One pass, which never fails and never panics: one object's trouble must not take the others down with it.
+async fn contained(ctx: &Context, key: ProviderKey, mut memory: Memory, flips: u32, span: &Span) -> Done {
+    let ended = AssertUnwindSafe(Box::pin(pass(ctx, &key, &mut memory, flips)))
+        .catch_unwind()
+        .await;
+    let (outcome, again) = match ended {
+        Ok(Ok(again)) => {
+            memory.failures = 0;
+            ("ok", again)
+        }
+        Ok(Err(error)) => {
+            let outcome = if is_conflict(&error) { "conflict" } else { "error" };
+            let delay = delay_after(&key, &mut memory, &error);
+            (outcome, Some(Instant::now() + delay))
+        }
+        Err(_) => {
+            let failures = memory.failures.saturating_add(1);
+            memory = Memory {
+                failures,
+                ..Memory::default()
+            };
+            tracing::error!(provider = ?key, "a pass panicked; it is tried again");
+            (
+                "panic",
+                Some(Instant::now() + backoff::delay(failures, seed(&key))),
+            )
+        }
+    };
+    spans::ended(span, outcome);
+    Done { key, memory, again }
 }
 
 /// Spreads the retries of providers that failed together.
@@ -481,7 +497,8 @@ where
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    match api.patch_status(name, &params, &Patch::Merge(patch)).await {
+    let patch = Patch::Merge(patch);
+    match spans::write("status", api.patch_status(name, &params, &patch)).await {
         Ok(object) => Ok(Some(object)),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
         Err(error) => Err(error),

@@ -18,6 +18,7 @@ use super::{
     context::{Context, ProviderObject},
     memory::MemoryCell,
     patch::merge_diff,
+    spans,
 };
 use crate::{
     api::{
@@ -188,9 +189,8 @@ pub async fn write_journal(
     );
     metadata.insert("uid".to_owned(), json!(webhook.metadata.uid));
     let patch = Patch::Merge(json!({ "metadata": metadata }));
-    let written = api(ctx, webhook)
-        .patch(&webhook.name_any(), &params(), &patch)
-        .await?;
+    let (api, name) = (api(ctx, webhook), webhook.name_any());
+    let written = spans::write("metadata", api.patch(&name, &params(), &patch)).await?;
     Ok(remember(ctx, memory, written))
 }
 
@@ -231,9 +231,8 @@ pub async fn replace_status(
     let metadata =
         json!({ "resourceVersion": webhook.metadata.resource_version, "uid": webhook.metadata.uid });
     let patch = Patch::Merge(json!({ "metadata": metadata, "status": difference }));
-    let written = api(ctx, webhook)
-        .patch_status(&webhook.name_any(), &params(), &patch)
-        .await?;
+    let (api, name) = (api(ctx, webhook), webhook.name_any());
+    let written = spans::write("status", api.patch_status(&name, &params(), &patch)).await?;
     let written = remember(ctx, memory, written);
     announce(ctx, &old, &written).await;
     Ok(written)

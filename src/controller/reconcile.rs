@@ -16,7 +16,7 @@ use super::{
     memory::MemoryCell,
     publish::{self, Journal, PublishError, write_journal, write_status},
     resolve::{self, ResolveError},
-    rivals,
+    rivals, spans,
 };
 use crate::{
     api::{
@@ -40,6 +40,7 @@ use crate::{
     },
     entropy::NoEntropy,
     provider::{Account, Finding, Learned, Priority, Provider, Turn, Upstream},
+    telemetry::trace::Span,
 };
 
 /// How long the watch of Secrets may take to show what was just written.
@@ -71,6 +72,11 @@ pub type Next = Option<Duration>;
 /// Looks at one Webhook and does what is due. Never fails and never panics: one object's trouble is its own.
 pub async fn reconcile(ctx: &Arc<Context>, object: &ObjectRef<Webhook>) -> Next {
     let webhook = ctx.caches.webhooks.get(object)?;
+    let span = spans::webhook_pass(&webhook, &provider_type(ctx, &webhook));
+    span.around(Box::pin(traced(ctx, object, webhook, &span))).await
+}
+
+async fn traced(ctx: &Arc<Context>, object: &ObjectRef<Webhook>, webhook: Arc<Webhook>, span: &Span) -> Next {
     let uid = webhook.uid().unwrap_or_default();
     let memory = ctx.memories.of(&uid, ctx.clock.now());
     let began = Instant::now();
@@ -91,6 +97,7 @@ pub async fn reconcile(ctx: &Arc<Context>, object: &ObjectRef<Webhook>) -> Next 
         }
     };
     ctx.metrics.reconciled(result, began.elapsed());
+    spans::ended(span, result);
     // Tests keep their time whatever became of the pass: the receiver has nothing to do with the upstream.
     let probe = memory.with(|memory| memory.probe.next);
     let probe = probe.map(|next| next.saturating_duration_since(Instant::now()));

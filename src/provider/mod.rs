@@ -15,6 +15,7 @@ mod wire;
 
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use tokio::time::Instant;
 
 pub use self::{
@@ -38,6 +39,7 @@ use crate::{
         remote::{Look, Remote, RemoteId, Seen, TaskId},
     },
     net::{CheckedUrl, Limit, Method, Request, Response, SecretText, retry_after},
+    telemetry::trace::{Span, key},
 };
 
 /// Says whether this process may still write: it holds the lease, or there is none.
@@ -90,6 +92,8 @@ pub struct Call<'a> {
     pub admitted: Instant,
     /// A shared list counts only if it was begun at or after this.
     pub fresh_after: Instant,
+    /// Which attempt in a row this is, from 1.
+    pub attempt: u32,
     /// No request is sent after this: what allowed it (the provider's `deletionLimit`) does so only for a time.
     pub not_after: Option<Instant>,
 }
@@ -200,6 +204,7 @@ impl Call<'_> {
                 message,
             ));
         }
+        let span = self.span(operation, method, &url);
         let mut request = Request::new(method, url)
             .limit(limit)
             .timeout(account.timeout.min(left));
@@ -210,26 +215,62 @@ impl Call<'_> {
             request = request.body(body);
         }
         let began = Instant::now();
-        let answer = account.transport.send(request).await;
-        let took = began.elapsed();
+        let answer = span.around(account.transport.send(request)).await;
+        let answer = answer.map_err(|error| ProviderError::from_http(operation, &error));
+        self.tell(operation, method, &answer, began.elapsed(), &span);
+        answer
+    }
+
+    /// The span of one request. Of its address it has the host, because the rest may be a secret.
+    fn span(&self, operation: Operation, method: Method, url: &CheckedUrl) -> Span {
+        let attributes = vec![
+            KeyValue::new(key::PROVIDER_TYPE, self.account.provider_type.as_str()),
+            KeyValue::new(key::OPERATION, operation.as_str()),
+            KeyValue::new(key::METHOD, method.as_str()),
+            KeyValue::new(key::HOST, url.host().to_owned()),
+            KeyValue::new(key::PORT, i64::from(url.port())),
+            KeyValue::new(key::ATTEMPT, i64::from(self.attempt)),
+        ];
+        Span::call(format!("upstream {operation}"), attributes)
+    }
+
+    /// Tells metrics, log and trace how a request ended.
+    fn tell(
+        &self,
+        operation: Operation,
+        method: Method,
+        answer: &Result<Response, ProviderError>,
+        took: Duration,
+        span: &Span,
+    ) {
+        let (kind, method) = (self.account.provider_type, method.as_str());
+        let upstream = kind.as_str();
         match answer {
             Ok(response) => {
-                self.observer.request(
-                    account.provider_type,
-                    operation,
-                    response.status().to_string().as_str(),
-                    took,
-                );
-                tracing::debug!(upstream = account.provider_type.as_str(), %operation, method = method.as_str(), status = response.status(), ?took, "upstream answered");
-                self.note(&response);
-                Ok(response)
+                let status = response.status();
+                self.observer
+                    .request(kind, operation, status.to_string().as_str(), took);
+                span.set(key::STATUS_CODE, i64::from(status));
+                if response.is_success() && operation.changes() {
+                    tracing::info!(upstream, %operation, method, status, ?took, "changed at the upstream");
+                } else {
+                    tracing::debug!(upstream, %operation, method, status, ?took, "upstream answered");
+                }
+                if status >= 400 {
+                    span.fail("refused");
+                }
+                self.note(response);
             }
             Err(error) => {
-                let error = ProviderError::from_http(operation, &error);
-                self.observer
-                    .request(account.provider_type, operation, error.class.as_str(), took);
-                tracing::debug!(upstream = account.provider_type.as_str(), %operation, method = method.as_str(), error = %error, ?took, "upstream did not answer");
-                Err(error)
+                let class = error.class.as_str();
+                self.observer.request(kind, operation, class, took);
+                span.set(key::ERROR, class);
+                span.fail(class);
+                if error.effect == Effect::Unknown && operation.changes() {
+                    tracing::info!(upstream, %operation, method, %error, ?took, "a change was sent to the upstream, and whether it took effect is not known yet");
+                } else {
+                    tracing::debug!(upstream, %operation, method, %error, ?took, "upstream did not answer");
+                }
             }
         }
     }

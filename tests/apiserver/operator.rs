@@ -53,6 +53,7 @@ const DEFAULTS: [(&str, &str); 4] = [
 pub(crate) struct Operator {
     identity: Identity,
     args: Vec<String>,
+    variables: Vec<(String, String)>,
     log: PathBuf,
     life: Mutex<Option<Life>>,
 }
@@ -86,7 +87,7 @@ pub(crate) async fn shared() -> Arc<Operator> {
 
 impl Operator {
     /// Starts one with these arguments. Those that it does not name are as every test wants them: loopback allowed,
-    /// any port, no leader election, a verbose log.
+    /// any port, no leader election, a verbose log. `NAME=value` sets a variable of its environment.
     pub(crate) async fn start(identity: &Identity, args: &[&str]) -> Arc<Self> {
         let operator = Self::prepare(identity, args);
         operator.go().await;
@@ -108,12 +109,14 @@ impl Operator {
         let number = LOGS.fetch_add(1, Ordering::Relaxed);
         let log = folder.join(format!("operator-{}-{number}.log", std::process::id()));
         File::create(&log).expect("make a log");
+        let (variables, args): (Vec<&str>, Vec<&str>) = args.iter().partition(|arg| variable(arg).is_some());
         let defaults = DEFAULTS.iter().filter(|(name, _)| !args.contains(name));
         let defaults = defaults.flat_map(|(name, value)| [*name, *value]);
         let all = ["run"].into_iter().chain(defaults).chain(args.iter().copied());
         Arc::new(Self {
             identity: identity.clone(),
             args: all.map(str::to_owned).collect(),
+            variables: variables.into_iter().filter_map(variable).collect(),
             log,
             life: Mutex::new(None),
         })
@@ -178,12 +181,15 @@ impl Operator {
             .expect("open the log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_webhook-operator"));
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("WEBHOOK_OPERATOR_") {
+            let known = name.to_string_lossy();
+            if known.starts_with("WEBHOOK_OPERATOR_") || known.starts_with("OTEL_") {
                 command.env_remove(name);
             }
         }
+        let variables = self.variables.iter().map(|(name, value)| (name, value));
         let mut child = command
             .args(&self.args)
+            .envs(variables)
             .env("KUBECONFIG", self.identity.kubeconfig())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -322,6 +328,13 @@ impl Operator {
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.expect("a status"), body.to_owned())
     }
+}
+
+/// `NAME=value`, as in a shell; the name in capitals.
+fn variable(word: &str) -> Option<(String, String)> {
+    let (name, value) = word.split_once('=')?;
+    let capitals = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    capitals.then(|| (name.to_owned(), value.to_owned()))
 }
 
 fn send_signal(to: &Child, name: &str) {

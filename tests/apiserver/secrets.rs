@@ -16,7 +16,10 @@ use webhook_operator::api::{
     webhook_status::RotationPhase,
 };
 
-use crate::world::{World, name_of, status};
+use crate::{
+    collector::{Collector, Told},
+    world::{World, name_of, status},
+};
 
 /// What follows the random part: characters that URLs, JSON and HTML escape, and that a header may carry.
 const SPECIAL: &str = "/+&%\"\\<=";
@@ -287,7 +290,16 @@ fn echoes(text: &str) -> Vec<Effect> {
 
 #[tokio::test]
 async fn no_secret_is_found_where_it_does_not_belong() {
-    let world = World::alone("secrets", &["--log-filter", "trace"]).await;
+    let collector = Collector::start().await;
+    let endpoint = collector.endpoint();
+    let args = [
+        "OTEL_BSP_SCHEDULE_DELAY=200",
+        "--otlp-endpoint",
+        &endpoint,
+        "--log-filter",
+        "trace",
+    ];
+    let world = World::alone("secrets", &args).await;
     world
         .doubles
         .autocosmos()
@@ -365,6 +377,9 @@ async fn no_secret_is_found_where_it_does_not_belong() {
     }
     seen.extend(sinks(&world, "after deletion").await);
     seen.push(("the log".to_owned(), world.operator.log()));
+    let removed = |spans: &[Told]| spans.iter().filter(|span| span.name == "upstream delete").count() >= 2;
+    collector.wait("traces of the deletions", removed).await;
+    seen.push(("traces".to_owned(), collector.raw()));
     let found = secrets.found_in(&seen);
     assert!(found.is_empty(), "{} finds:\n{}", found.len(), found.join("\n"));
     control(&world, &secrets, &seen).await;
@@ -458,6 +473,10 @@ async fn control(world: &World, secrets: &Secrets, seen: &[(String, String)]) {
     let log = seen.iter().find(|(sink, _)| sink == "the log").unwrap();
     for word in ["good-conpeek", "echo-thulium", "DEBUG"] {
         assert!(log.1.contains(word), "the log is one of this test: {word}");
+    }
+    let traces = seen.iter().find(|(sink, _)| sink == "traces").unwrap();
+    for word in ["good-conpeek", "echo-thulium", "upstream create", "write status"] {
+        assert!(traces.1.contains(word), "the traces are of this test: {word}");
     }
     assert!(
         seen.iter()

@@ -44,6 +44,7 @@ pub(crate) fn call(account: &Account) -> Call<'_> {
         observer: &NoObserver,
         admitted: Instant::now(),
         fresh_after: Instant::now(),
+        attempt: 1,
         not_after: None,
     }
 }

@@ -233,7 +233,7 @@ async fn verify(ctx: &Context, account: &Arc<Account>, known: &mut Known) {
         known.next = Some(next);
         return;
     }
-    let outcome = read_list(ctx, account).await;
+    let outcome = read_list(ctx, account, known.failures).await;
     drop(turn);
     match outcome {
         Ok(()) => note_success(known),
@@ -242,8 +242,8 @@ async fn verify(ctx: &Context, account: &Arc<Account>, known: &mut Known) {
     }
 }
 
-async fn read_list(ctx: &Context, account: &Arc<Account>) -> Result<(), ProviderError> {
-    let call = ctx.call(account, Instant::now());
+async fn read_list(ctx: &Context, account: &Arc<Account>, failures: u32) -> Result<(), ProviderError> {
+    let call = ctx.call(account, Instant::now(), failures);
     let upstream = Upstream::from(account.provider_type);
     let look = Look::All { inactive: false };
     let listed = timeout(LIST_LIMIT, Box::pin(upstream.look(&call, &look))).await;

@@ -114,6 +114,7 @@ impl Bench {
             observer: &NoObserver,
             admitted: Instant::now(),
             fresh_after: Instant::now(),
+            attempt: 1,
             not_after: None,
         }
     }

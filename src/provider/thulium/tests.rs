@@ -105,6 +105,7 @@ impl Bench {
             observer: &NoObserver,
             admitted: Instant::now(),
             fresh_after: Instant::now(),
+            attempt: 1,
             not_after: None,
         }
     }

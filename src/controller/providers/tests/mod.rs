@@ -367,7 +367,7 @@ async fn an_upstream_without_a_list_is_verified_by_its_first_accepted_call() {
     };
     let object = bench.ctx.provider(&key).unwrap();
     let account = bench.ctx.accounts.get(&bench.ctx, &object).await.unwrap();
-    let call = bench.ctx.call(&account, Instant::now());
+    let call = bench.ctx.call(&account, Instant::now(), 0);
     let _ = Upstream::from(account.provider_type)
         .look(&call, &Look::ById(RemoteId("9".into())))
         .await;
