@@ -15,7 +15,7 @@ use std::{
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::metrics::{Format, Metrics};
 
 /// How long open connections may take to finish once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -182,8 +182,14 @@ async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, String) {
     }
 }
 
-async fn page(State(metrics): State<Metrics>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode())
+async fn page(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::asked_for(&accept.join(","));
+    (
+        [(header::CONTENT_TYPE, format.content_type())],
+        metrics.encode(format),
+    )
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -232,8 +238,13 @@ mod tests {
 
     /// The whole answer, headers included.
     async fn get(addr: SocketAddr, path: &str) -> String {
+        get_as(addr, path, "*/*").await
+    }
+
+    async fn get_as(addr: SocketAddr, path: &str, accept: &str) -> String {
         let mut stream = TcpStream::connect(addr).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: test\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         timeout(Duration::from_secs(5), stream.read_to_string(&mut answer))
@@ -289,13 +300,24 @@ mod tests {
     async fn serves_the_metrics_and_nothing_else() {
         let server = start(Duration::from_secs(60)).await;
         server.metrics.leader(true);
-        let answer = get(server.addr, "/metrics").await;
+        // As Prometheus asks, from 2.5 on.
+        let accept = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let answer = get_as(server.addr, "/metrics", accept).await;
         assert!(
             answer.contains("content-type: application/openmetrics-text; version=1.0.0"),
             "{answer}"
         );
         assert!(
             answer.contains("\nwebhook_operator_leader 1\n") && answer.ends_with("# EOF\n"),
+            "{answer}"
+        );
+        let answer = get(server.addr, "/metrics").await;
+        assert!(
+            answer.contains("content-type: text/plain; version=0.0.4"),
+            "{answer}"
+        );
+        assert!(
+            answer.contains("\nwebhook_operator_leader 1\n") && !answer.contains("# EOF"),
             "{answer}"
         );
         assert!(get(server.addr, "/").await.starts_with("HTTP/1.1 404 "));

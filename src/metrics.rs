@@ -1,8 +1,10 @@
-//! What the operator counts and measures, as OpenMetrics text.
+//! What the operator counts and measures, as a page for scrapers.
 //!
 //! The names and labels are part of the interface that users build alerts on; a test holds each of them. Labels
 //! are bounded: fixed words, and an object's own kind, namespace and name, whose series go when the object goes.
 //! Who calls these methods, and when, is the controller's business.
+
+mod format;
 
 use std::{
     collections::HashMap,
@@ -25,6 +27,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+pub use self::format::Format;
 use crate::api::provider_settings::ProviderType;
 
 /// Every metric is named `webhook_operator_…`.
@@ -185,16 +188,16 @@ impl Metrics {
         Self(Arc::new(inner))
     }
 
-    /// Everything as OpenMetrics text ([`CONTENT_TYPE`]), ending in `# EOF`.
+    /// Everything, in this format.
     #[must_use]
-    pub fn encode(&self) -> String {
+    pub fn encode(&self, format: Format) -> String {
         let mut page = String::new();
         if let Err(error) = text::encode(&mut page, &self.0.registry) {
             // Writing into a `String` does not fail, so this is a defect of an encoder. A page without its `# EOF`
             // is refused by the scraper, which is what should become of it.
             tracing::error!(%error, "could not write the metrics page");
         }
-        page
+        format.write(page)
     }
 
     /// Shows a Webhook as it is now, in place of what was shown for it before.
@@ -350,9 +353,6 @@ impl Metrics {
         self.0.leader.set(i64::from(leads));
     }
 }
-
-/// `Content-Type` of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 impl TypeLabels {
     fn new(provider_type: &str) -> Self {

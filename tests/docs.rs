@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use webhook_operator::{
@@ -21,6 +22,7 @@ use webhook_operator::{
         TestedReason,
     },
     check,
+    metrics::{Format, Metrics, WebhookSample},
 };
 
 fn root() -> &'static Path {
@@ -232,6 +234,86 @@ fn every_page_is_in_the_summary() {
         named, pages,
         "docs/SUMMARY.md (left) and the pages in docs/ (right)"
     );
+}
+
+/// Metrics with their labels as `docs/observability.md` has them.
+fn documented_metrics() -> BTreeMap<String, BTreeSet<String>> {
+    let text = read("docs/observability.md");
+    let (_, section) = text.split_once("\n## Metrics\n").unwrap();
+    let row = |line: &str| -> Option<(String, BTreeSet<String>)> {
+        let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);
+        let name = cells.next()?.trim_matches('`');
+        let labels = cells
+            .next()?
+            .split(',')
+            .map(|label| label.trim().trim_matches('`'));
+        let labels = labels.filter(|label| !label.is_empty());
+        Some((
+            format!("webhook_operator_{name}"),
+            labels.map(str::to_owned).collect(),
+        ))
+    };
+    section.lines().filter_map(row).collect()
+}
+
+/// Metrics with their labels as the operator writes them, once each has a series.
+fn measured() -> BTreeMap<String, BTreeSet<String>> {
+    let metrics = Metrics::new();
+    metrics.webhook(WebhookSample {
+        namespace: "shop",
+        name: "orders",
+        provider_type: "Ricloud",
+        state: Some("valid"),
+        ready: true,
+        deactivated_upstream: false,
+    });
+    metrics.provider("WebhookProvider", "shop", "acme", true);
+    metrics.deletions_held("WebhookProvider", "shop", "acme", 0);
+    metrics.reconciled("ok", Duration::from_millis(20));
+    metrics.request("Thulium", "create", "201", Duration::from_millis(300));
+    metrics.test_result("Ricloud", "Upstream", "Passed");
+    let page = metrics.encode(Format::Classic);
+    let typed = |line: &str| Some(line.strip_prefix("# TYPE ")?.split_once(' ')?.0.to_owned());
+    let mut measured: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    measured.extend(page.lines().filter_map(typed).map(|name| (name, BTreeSet::new())));
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (series, _) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let name = family(name);
+        let labels = labels
+            .split(',')
+            .filter_map(|label| Some(label.split_once('=')?.0));
+        let labels = labels.filter(|label| *label != "le").map(str::to_owned);
+        measured.get_mut(name).unwrap().extend(labels);
+    }
+    measured
+}
+
+/// The histogram of which this is a part, else the name itself.
+fn family(name: &str) -> &str {
+    let part = ["_bucket", "_sum", "_count"]
+        .iter()
+        .find_map(|end| name.strip_suffix(end));
+    part.unwrap_or(name)
+}
+
+#[test]
+fn metrics_are_documented_and_what_asks_for_one_asks_for_what_is_there() {
+    let there = measured();
+    assert_eq!(documented_metrics(), there);
+    // Alerts and dashboard, with what a histogram is read by.
+    for file in ["alerts.yaml", "dashboard.json"] {
+        let text = read(&format!("charts/webhook-operator/files/{file}"));
+        let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+        let asked: BTreeSet<&str> = words
+            .filter(|word| word.starts_with("webhook_operator_"))
+            .collect();
+        assert!(asked.len() > 4, "{file}: {asked:?}");
+        for name in asked {
+            let known = there.contains_key(family(name));
+            assert!(known, "{file} asks for {name}, which nobody measures");
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 
 /// The value of the one series that is written exactly so; `None`: there is none.
 fn read(metrics: &Metrics, series: &str) -> Option<f64> {
-    let page = metrics.encode();
+    let page = metrics.encode(Format::OpenMetrics);
     let mut found = page
         .lines()
         .filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -116,10 +116,10 @@ fn every_name_and_label_is_as_documented() {
             read(&metrics, series),
             Some(value),
             "{series} in\n{}",
-            metrics.encode()
+            metrics.encode(Format::OpenMetrics)
         );
     }
-    let page = metrics.encode();
+    let page = metrics.encode(Format::OpenMetrics);
     assert!(page.ends_with("# EOF\n"));
     let families: Vec<_> = page.lines().filter(|line| line.starts_with("# TYPE ")).collect();
     assert_eq!(
@@ -131,6 +131,40 @@ fn every_name_and_label_is_as_documented() {
         !page.contains("_total_total") && !page.contains("_seconds_seconds"),
         "{page}"
     );
+}
+
+#[test]
+fn in_the_classic_format_each_series_has_its_type_and_help() {
+    let metrics = Metrics::new();
+    metrics.webhook(sample("a", Some("valid")));
+    metrics.reconciled("ok", Duration::from_millis(20));
+    metrics.request("Thulium", "create", "201", Duration::from_millis(300));
+    let (page, open) = (
+        metrics.encode(Format::Classic),
+        metrics.encode(Format::OpenMetrics),
+    );
+    for line in [
+        "# TYPE webhook_operator_upstream_requests_total counter",
+        "# TYPE webhook_operator_throttled_seconds_total counter",
+        "# TYPE webhook_operator_webhooks gauge",
+        "# TYPE webhook_operator_reconcile_duration_seconds histogram",
+    ] {
+        assert!(page.lines().any(|written| written == line), "{line}: {page}");
+    }
+    assert!(!page.contains("# EOF") && !page.contains("# UNIT"), "{page}");
+    let series = |page: &str| -> Vec<String> {
+        let lines = page.lines().filter(|line| !line.starts_with('#'));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(series(&page), series(&open), "the series are the same");
+    let about = |name: &str| ["HELP", "TYPE"].map(|mark| page.contains(&format!("# {mark} {name} ")));
+    for line in series(&page) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|end| name.strip_suffix(end));
+        assert_eq!(about(family.unwrap_or(name)), [true, true], "{name}: {page}");
+    }
 }
 
 #[test]
@@ -189,9 +223,9 @@ fn a_provider_leaves_no_series_behind() {
     let metrics = Metrics::new();
     metrics.provider("WebhookProvider", "shop", "acme", false);
     metrics.deletions_held("WebhookProvider", "shop", "acme", 1);
-    assert!(metrics.encode().contains("acme"));
+    assert!(metrics.encode(Format::OpenMetrics).contains("acme"));
     metrics.forget_provider("WebhookProvider", "shop", "acme");
-    assert!(!metrics.encode().contains("acme"));
+    assert!(!metrics.encode(Format::OpenMetrics).contains("acme"));
 }
 
 #[test]
@@ -201,7 +235,7 @@ fn a_replica_that_lost_the_lead_shows_no_object_but_keeps_its_counters() {
     metrics.provider("WebhookProvider", "shop", "acme", true);
     metrics.drift_corrected("Conpeek");
     metrics.forget_all();
-    let page = metrics.encode();
+    let page = metrics.encode(Format::OpenMetrics);
     assert!(
         !page.contains("shop") && !page.contains("deactivated_upstream{") && !page.contains("state="),
         "{page}"
@@ -237,5 +271,10 @@ fn counters_by_upstream_begin_at_zero() {
 fn a_name_cannot_forge_a_series() {
     let metrics = Metrics::new();
     metrics.provider("WebhookProvider", "shop", "x\"} 1\nforged 1", true);
-    assert!(metrics.encode().lines().all(|line| !line.starts_with("forged")));
+    assert!(
+        metrics
+            .encode(Format::OpenMetrics)
+            .lines()
+            .all(|line| !line.starts_with("forged"))
+    );
 }

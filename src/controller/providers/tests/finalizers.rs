@@ -33,7 +33,13 @@ async fn provider_and_secret_are_protected_while_webhooks_use_them() {
         "it goes when its last Webhook is gone"
     );
     assert!(!bench.guarded("secrets", "ns", "c"));
-    assert!(!bench.ctx.metrics.encode().contains("name=\"p\""));
+    assert!(
+        !bench
+            .ctx
+            .metrics
+            .encode(crate::metrics::Format::Classic)
+            .contains("name=\"p\"")
+    );
     bench.stop().await;
 }
 
@@ -120,7 +126,13 @@ async fn an_unprotected_provider_that_is_gone_leaves_its_account_to_the_webhooks
     cluster.delete(PROVIDERS, "ns", "p");
     seconds(5).await;
     assert!(cluster.get(PROVIDERS, "ns", "p").is_none());
-    assert!(!bench.ctx.metrics.encode().contains("name=\"p\""));
+    assert!(
+        !bench
+            .ctx
+            .metrics
+            .encode(crate::metrics::Format::Classic)
+            .contains("name=\"p\"")
+    );
     let key = ProviderKey {
         namespace: "ns".into(),
         name: "p".into(),

@@ -129,7 +129,13 @@ async fn what_is_held_waits_for_a_new_value_however_long_and_then_goes_uncounted
     let shown = &cluster.get(PROVIDERS, "ns", "p").unwrap()["status"]["deletions"]["held"];
     assert_eq!(*shown, 3);
     let metric = r#"deletions_held{kind="WebhookProvider",namespace="ns",name="p"} 3"#;
-    assert!(bench.ctx.metrics.encode().contains(metric));
+    assert!(
+        bench
+            .ctx
+            .metrics
+            .encode(crate::metrics::Format::Classic)
+            .contains(metric)
+    );
     let told = |reason: &str| {
         let told = cluster.told();
         told.iter()
@@ -172,6 +178,12 @@ async fn what_is_held_waits_for_a_new_value_however_long_and_then_goes_uncounted
     seconds(20).await;
     assert!(matches!(bench.ask(4).await, Ok(Verdict::Held(_))));
     let metric = r#"deletions_held{kind="WebhookProvider",namespace="ns",name="p"} 1"#;
-    assert!(bench.ctx.metrics.encode().contains(metric));
+    assert!(
+        bench
+            .ctx
+            .metrics
+            .encode(crate::metrics::Format::Classic)
+            .contains(metric)
+    );
     bench.stop().await;
 }

@@ -266,7 +266,13 @@ async fn a_new_provider_is_verified_by_one_list_and_written_once() {
     assert_eq!(status["observedGeneration"], 1);
     assert_eq!(status["webhooks"], json!({"total": 0, "ready": 0}));
     assert_eq!(status["capabilities"]["delete"], "Deleted");
-    assert!(bench.ctx.metrics.encode().contains("provider_ready"));
+    assert!(
+        bench
+            .ctx
+            .metrics
+            .encode(crate::metrics::Format::Classic)
+            .contains("provider_ready")
+    );
     bench.stop().await;
 
     // A restart costs nothing.
