@@ -49,7 +49,7 @@ const JUDGES: &[Judge] = &[
     },
     Judge {
         name: "prometheus",
-        about: "promtool checks the alerts of the chart, and tests when each fires",
+        about: "promtool tests the alerts of the chart; a Prometheus that scrapes a run answers dashboard and alerts",
         run: prometheus::run,
     },
     Judge {

@@ -1,5 +1,5 @@
-//! Where `promtool` comes from: the `PATH`, or Debian's package, unpacked into the cache folder and not
-//! installed.
+//! Where `promtool` and `prometheus` come from: the `PATH`, or Debian's package, unpacked into the cache folder and
+//! not installed.
 
 use std::{
     env, fs,
@@ -11,10 +11,18 @@ use control_plane::cache;
 
 use crate::progress::{Failure, step};
 
-/// The one on the `PATH`, or else that of the package. The inner error says what is missing here.
-pub(super) fn promtool() -> Result<Result<PathBuf, String>, Failure> {
-    if let Some(promtool) = on_path("promtool") {
-        return Ok(Ok(promtool));
+/// The two programs.
+pub(super) struct Tools {
+    /// Checks rules and pages of metrics.
+    pub(super) promtool: PathBuf,
+    /// The server.
+    pub(super) prometheus: PathBuf,
+}
+
+/// Those on the `PATH` if both are, or else those of the package. The inner error says what is missing here.
+pub(super) fn tools() -> Result<Result<Tools, String>, Failure> {
+    if let (Some(promtool), Some(prometheus)) = (on_path("promtool"), on_path("prometheus")) {
+        return Ok(Ok(Tools { promtool, prometheus }));
     }
     let folder = cache::folder()?.join("judges").join("prometheus");
     let complete = folder.join("complete");
@@ -25,13 +33,17 @@ pub(super) fn promtool() -> Result<Result<PathBuf, String>, Failure> {
         fs::create_dir_all(&folder)?;
         if let Err(failure) = unpack(&folder) {
             return Ok(Err(format!(
-                "promtool is needed on the PATH, or Debian's package `prometheus` in reach of apt-get (`apt-get update` \
+                "promtool and prometheus are needed on the PATH, or Debian's package `prometheus` in reach of apt-get (`apt-get update` \
                  where its lists are empty): {failure}"
             )));
         }
         fs::write(&complete, "")?;
     }
-    Ok(Ok(folder.join("root/usr/bin/promtool")))
+    let programs = folder.join("root/usr/bin");
+    Ok(Ok(Tools {
+        promtool: programs.join("promtool"),
+        prometheus: programs.join("prometheus"),
+    }))
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {
