@@ -30,6 +30,7 @@ mod identity;
 mod kubectl;
 mod lease;
 mod left_behind;
+mod logs;
 mod manifests;
 mod operator;
 mod plugin;
