@@ -271,7 +271,54 @@ impl Sender {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, channel},
+    };
+
+    use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::{error::OTelSdkResult, trace::SpanData};
+
     use super::*;
+
+    /// An exporter that stands still until the other end is dropped, and counts what it gets.
+    #[derive(Debug)]
+    struct Stuck {
+        until: Mutex<Receiver<()>>,
+        sent: Arc<AtomicUsize>,
+    }
+
+    impl opentelemetry_sdk::trace::SpanExporter for Stuck {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            let _ = self.until.lock().unwrap().recv();
+            self.sent.fetch_add(batch.len(), Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_queue_drops_spans_and_holds_up_nobody() {
+        let (go, until) = channel();
+        let sent = Arc::new(AtomicUsize::new(0));
+        let stuck = Stuck {
+            until: Mutex::new(until),
+            sent: Arc::clone(&sent),
+        };
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(BatchSpanProcessor::builder(stuck).build())
+            .build();
+        let tracer = provider.tracer("test");
+        // If one of these waited, it would wait for ever.
+        for _ in 0..10_000 {
+            tracer.start("span").end();
+        }
+        drop(go);
+        provider.shutdown().unwrap();
+        let sent = sent.load(Ordering::Relaxed);
+        // What the queue holds, and the batch that was on its way.
+        assert!((2048..=2048 + 512).contains(&sent), "{sent}");
+    }
 
     #[test]
     fn a_collector_that_is_away_is_told_once_and_tried_less_and_less() {
