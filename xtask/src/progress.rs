@@ -103,6 +103,14 @@ fn shown(command: &Command) -> String {
 /// The cargo that runs this task, in the root of the workspace.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    // What cargo tells this task about its own package is news to build scripts (ring's): with it, this cargo and the
+    // next one at the prompt would each build anew what the other has built.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(root());
     command
 }
