@@ -7,8 +7,10 @@ mod chart;
 mod gitops;
 mod go;
 mod image;
+mod install;
 mod prometheus;
 mod python;
+mod release;
 mod ricloud;
 
 use std::{
@@ -61,6 +63,11 @@ const JUDGES: &[Judge] = &[
         name: "chart",
         about: "helm lints the chart, kubeconform holds it against the served schemas; kube-score, helm-unittest, helm-docs",
         run: chart::run,
+    },
+    Judge {
+        name: "install",
+        about: "helm installs the chart into a real control plane, the operator runs as its Deployment, a Webhook is valid",
+        run: install::run,
     },
 ];
 
