@@ -122,8 +122,9 @@ pub(super) async fn pass(
         Ok(Reach::Account(account)) => {
             let mut stopping = ctx.stopping.clone();
             let turn = tokio::select! {
-                turn = account.turns.take(Priority::Change) => turn,
+                biased;
                 _ = stopping.wait_for(|stop| *stop) => return Ok(None),
+                turn = account.turns.take(Priority::Change) => turn,
             };
             // While it waited the upstream may have refused the credentials to others.
             let outcome = match account.admit() {

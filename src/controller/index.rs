@@ -63,10 +63,10 @@ impl Index {
         lock(&self.0).unlink(object);
     }
 
-    /// All objects that are known.
+    /// All objects that are known, in the order of namespaces and names.
     #[must_use]
     pub fn objects(&self) -> Vec<ObjectRef<Webhook>> {
-        lock(&self.0).of.keys().cloned().collect()
+        in_order(lock(&self.0).of.keys().cloned().collect())
     }
 
     /// Webhooks of a provider.
@@ -103,12 +103,19 @@ impl Index {
     }
 
     fn find(&self, link: &Link) -> Vec<ObjectRef<Webhook>> {
-        lock(&self.0)
+        let found = lock(&self.0)
             .from
             .get(link)
-            .map(|objects| objects.iter().cloned().collect())
-            .unwrap_or_default()
+            .map(|objects| objects.iter().cloned().collect());
+        in_order(found.unwrap_or_default())
     }
+}
+
+/// A hash table has another order in each process. Whom a change wakes first must not hang on that: a simulation of the
+/// same seed has to go the same way again.
+fn in_order(mut objects: Vec<ObjectRef<Webhook>>) -> Vec<ObjectRef<Webhook>> {
+    objects.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+    objects
 }
 
 impl Tables {
@@ -202,7 +209,16 @@ mod tests {
         assert_eq!(index.by_provider(&provider).len(), 1);
         assert_eq!(index.by_secret("ns", "a-signing").len(), 1);
         assert!(index.by_secret("other", "a-signing").is_empty());
-        index.remove(&ObjectRef::from_obj(&webhook("a", "")));
+        for name in ["d", "b", "c"] {
+            index.update(&webhook(name, "https://b.example/x"));
+        }
+        let names = |found: Vec<ObjectRef<Webhook>>| found.into_iter().map(|it| it.name).collect::<Vec<_>>();
+        let in_order = ["a", "b", "c", "d"];
+        assert_eq!(names(index.by_url("https://b.example/x")), in_order);
+        assert_eq!(names(index.objects()), in_order);
+        for name in in_order {
+            index.remove(&ObjectRef::from_obj(&webhook(name, "")));
+        }
         assert!(index.objects().is_empty() && index.by_url("https://b.example/x").is_empty());
     }
 }

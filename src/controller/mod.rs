@@ -267,6 +267,7 @@ pub async fn lead(
 ) -> Result<(), RunError> {
     let metrics = ground.metrics.clone();
     tokio::select! {
+        biased;
         () = crds(&ground.client, options, readiness) => {}
         () = wait(stopping.clone()) => return Ok(()),
     }
@@ -282,6 +283,7 @@ pub async fn lead(
     let mut contending = JoinSet::new();
     contending.spawn(lease.run(released.map(|_| ())));
     let elected = tokio::select! {
+        biased;
         elected = becomes(&mut leading, true) => elected,
         () = wait(stopping.clone()) => false,
     };
@@ -292,6 +294,7 @@ pub async fn lead(
         let working = work(ground, options, fence, stopping.clone());
         let mut working = std::pin::pin!(working);
         let result = tokio::select! {
+            biased;
             result = &mut working => result,
             _ = becomes(&mut leading, false) => {
                 lost = true;
@@ -421,6 +424,7 @@ pub async fn work(
     let mut watching = JoinSet::new();
     watching.spawn(watches::run(Arc::clone(&ctx), feeds, stopping.clone()));
     tokio::select! {
+        biased;
         () = ctx.caches.ready() => tracing::info!(webhooks = ctx.index.objects().len(), "caches are full; working"),
         () = wait(stopping.clone()) => return Ok(()),
     }
@@ -454,6 +458,7 @@ pub async fn work(
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
+        biased;
         _ = futures::future::join3(webhooks, providers, probing) => {}
         () = deadline => tracing::warn!("work in flight did not end in time; it is taken up again at the next start"),
     }

@@ -189,7 +189,9 @@ pub async fn run(ctx: Arc<Context>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     let mut flying = JoinSet::new();
     let mut stopping = ctx.stopping.clone();
     loop {
+        // Always in this order, as in the queue of Webhooks.
         tokio::select! {
+            biased;
             _ = stopping.wait_for(|stop| *stop) => return,
             job = jobs.recv() => {
                 let Some(job) = job else { return };

@@ -125,15 +125,17 @@ pub async fn run(
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut controller = Controller::new(ctx);
     loop {
+        // Always in this order, as in the queue of Webhooks.
         tokio::select! {
+            biased;
             () = stopped(&mut stopping) => break,
+            Some(done) = controller.passes.join_next(), if !controller.passes.is_empty() => controller.end(done),
+            Some(_) = controller.sweeps.join_next(), if !controller.sweeps.is_empty() => {}
             Some(key) = wakes.recv() => controller.queue.push(key, Instant::now()),
             Some(key) = standings.recv() => {
                 *controller.flips.entry(key.clone()).or_default() += 1;
                 controller.queue.push(key, Instant::now());
             }
-            Some(done) = controller.passes.join_next(), if !controller.passes.is_empty() => controller.end(done),
-            Some(_) = controller.sweeps.join_next(), if !controller.sweeps.is_empty() => {}
             key = controller.queue.next(), if controller.passes.len() < AT_ONCE => controller.begin(key),
             _ = sweep.tick() => controller.sweep(),
         }

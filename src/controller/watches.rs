@@ -56,10 +56,10 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Stores<K> {
         self.0.iter().find_map(|store| store.get(object))
     }
 
-    /// All objects.
+    /// All objects, in the order of namespaces and names.
     #[must_use]
     pub fn state(&self) -> Vec<Arc<K>> {
-        self.0.iter().flat_map(Store::state).collect()
+        in_order(self.0.iter().flat_map(Store::state).collect())
     }
 
     /// Waits until every one has had its first list.
@@ -69,6 +69,16 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Stores<K> {
             let _ = store.wait_until_ready().await;
         }
     }
+}
+
+/// A cache gives its objects in an order that differs from process to process. What is woken or written first must not
+/// hang on that: a simulation of the same seed has to go the same way again.
+fn in_order<K: Resource>(mut objects: Vec<Arc<K>>) -> Vec<Arc<K>> {
+    objects.sort_by(|one, other| {
+        let (one, other) = (one.meta(), other.meta());
+        (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name))
+    });
+    objects
 }
 
 type Feed<K> = futures::stream::BoxStream<'static, Result<Event<K>, watcher::Error>>;
@@ -252,6 +262,7 @@ pub async fn run(ctx: Arc<Context>, watches: Watches, mut stopping: watch::Recei
         tasks.spawn(feed);
     }
     tokio::select! {
+        biased;
         _ = stopping.wait_for(|stop| *stop) => {}
         () = async { while tasks.join_next().await.is_some() {} } => {}
     }
@@ -350,12 +361,12 @@ async fn follow_webhooks(ctx: Arc<Context>, feed: Feed<Webhook>, mut writer: Wri
             Event::Delete(webhook) => gone(&ctx, &webhook),
             Event::InitDone => {
                 // Objects that went while nobody watched.
-                for old in before.into_iter().flatten() {
+                for old in in_order(before.unwrap_or_default()) {
                     if !listed.contains(&ObjectRef::from_obj(old.as_ref())) {
                         gone(&ctx, &old);
                     }
                 }
-                for webhook in writer.as_reader().state() {
+                for webhook in in_order(writer.as_reader().state()) {
                     seen(&ctx, &webhook);
                 }
                 listed.clear();
