@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -18,6 +18,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::{
@@ -81,7 +82,7 @@ fn in_order<K: Resource>(mut objects: Vec<Arc<K>>) -> Vec<Arc<K>> {
     objects
 }
 
-type Feed<K> = futures::stream::BoxStream<'static, Result<Event<K>, watcher::Error>>;
+type Feed<K> = stream::BoxStream<'static, Result<Event<K>, watcher::Error>>;
 
 /// The watches before they run: made first, because the passes need the caches that they feed.
 pub struct Watches {
@@ -100,31 +101,27 @@ pub fn prepare(client: &Client, namespaces: &[String]) -> (Caches, Watches) {
     for api in apis::<Webhook>(client, namespaces) {
         let (reader, writer) = store();
         webhook_stores.push(reader);
-        webhooks.push((watcher(api, config()).boxed(), writer));
+        webhooks.push((watched(api), writer));
     }
     let (providers, provider_feeds) = reflected(
         apis::<WebhookProvider>(client, namespaces)
             .into_iter()
-            .map(|api| watcher(api, config()).boxed()),
+            .map(watched),
         prune,
     );
     let (secrets, secret_feeds) = reflected(
         apis::<PartialObjectMeta<Secret>>(client, namespaces)
             .into_iter()
-            .map(|api| watcher(api, config()).boxed()),
+            .map(watched),
         prune_metadata,
     );
     let everywhere = namespaces.is_empty();
     let (cluster_providers, cluster_feeds) = reflected(
-        everywhere
-            .then(|| watcher(Api::all(client.clone()), config()).boxed())
-            .into_iter(),
+        everywhere.then(|| watched(Api::all(client.clone()))).into_iter(),
         prune,
     );
     let (namespace_stores, namespace_feeds) = reflected(
-        everywhere
-            .then(|| watcher(Api::all(client.clone()), config()).boxed())
-            .into_iter(),
+        everywhere.then(|| watched(Api::all(client.clone()))).into_iter(),
         prune_metadata,
     );
     let rest = namespace_feeds.into_iter().map(drain).collect();
@@ -143,6 +140,27 @@ pub fn prepare(client: &Client, namespaces: &[String]) -> (Caches, Watches) {
         rest,
     };
     (caches, watches)
+}
+
+/// A watch that begins anew when the version that it wants to go on from is gone. kube does that where an event in the
+/// watch says so; where the API server answers the request itself with 410, which its documentation allows, kube would ask
+/// for the same version again for ever, and nothing that happened since would be seen.
+fn watched<K>(api: Api<K>) -> Feed<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let begin = move || watcher(api.clone(), config()).boxed();
+    let first = begin();
+    stream::unfold((first, begin), |(mut feed, begin)| async move {
+        let event = feed.next().await?;
+        if let Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) = &event
+            && status.code == 410
+        {
+            feed = begin();
+        }
+        Some((event, (feed, begin)))
+    })
+    .boxed()
 }
 
 fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<K>>

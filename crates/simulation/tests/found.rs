@@ -15,7 +15,7 @@ use simulation::{
     apiserver::Id,
     manifests::{self, Account},
     options,
-    wire::{self, Fate},
+    wire::{self, Fate, Peer},
 };
 use upstream_doubles::ThuliumBehaviour;
 use webhook_operator::api::provider::ProviderType;
@@ -108,4 +108,33 @@ async fn what_was_just_created_is_not_written_again_after_a_death() {
         assert_eq!(ready(&world), "True/Available", "after a death at {dies_at}");
         assert_eq!(thulium.objects().len(), 1);
     }
+}
+
+/// What happened while the API server failed was never seen if it had forgotten that time when it came back: a watch was
+/// asked for again and again from a version that was gone.
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_gone_when_the_watch_comes_back_is_not_asked_for_for_ever() {
+    let world = world(ProviderType::Thulium);
+    let operator = Operator::start(&world, options(&[]));
+    let manifest = manifests::webhook("apps", "a", ProviderType::Thulium, &json!({"interval": "24h"}));
+    world.api().create(&manifest).unwrap();
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    world.wire().set_course(Box::new(|_, call| {
+        let fails = call.peer == Peer::ApiServer;
+        wire::passage(call, if fails { Fate::Fails(500) } else { Fate::Arrives })
+    }));
+    // Every watch has ended by then.
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    let url = "https://hooks.example/other";
+    world
+        .api()
+        .patch(&hook(), &json!({"spec": {"url": url}}))
+        .unwrap();
+    world.api().compact();
+    world.wire().set_course(wire::calm());
+    // The pause between two attempts has grown to a minute at most.
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    assert_eq!(world.upstreams().thulium().objects()[0].subscription_url, url);
+    operator.stop().await.unwrap();
 }
