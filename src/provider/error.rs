@@ -52,15 +52,6 @@ impl Operation {
             Self::Read | Self::List | Self::Poll => false,
         }
     }
-
-    /// Whether the call changes what is registered or who uses it: what a log tells of one by one. A test does not.
-    #[must_use]
-    pub const fn changes(self) -> bool {
-        match self {
-            Self::Create | Self::Update | Self::Switch | Self::Delete | Self::Use => true,
-            Self::Read | Self::List | Self::Poll | Self::Test => false,
-        }
-    }
 }
 
 impl fmt::Display for Operation {

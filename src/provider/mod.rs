@@ -251,11 +251,7 @@ impl Call<'_> {
                 self.observer
                     .request(kind, operation, status.to_string().as_str(), took);
                 span.set(key::STATUS_CODE, i64::from(status));
-                if response.is_success() && operation.changes() {
-                    tracing::info!(upstream, %operation, method, status, ?took, "changed at the upstream");
-                } else {
-                    tracing::debug!(upstream, %operation, method, status, ?took, "upstream answered");
-                }
+                tracing::debug!(upstream, %operation, method, status, ?took, "upstream answered");
                 if status >= 400 {
                     span.fail("refused");
                 }
@@ -266,12 +262,22 @@ impl Call<'_> {
                 self.observer.request(kind, operation, class, took);
                 span.set(key::ERROR, class);
                 span.fail(class);
-                if error.effect == Effect::Unknown && operation.changes() {
-                    tracing::info!(upstream, %operation, method, %error, ?took, "a change was sent to the upstream, and whether it took effect is not known yet");
-                } else {
-                    tracing::debug!(upstream, %operation, method, %error, ?took, "upstream did not answer");
-                }
+                tracing::debug!(upstream, %operation, method, %error, ?took, "upstream did not answer");
             }
+        }
+    }
+
+    /// One line of the log for a change that was asked for, once its answer is understood: `Ok(true)` for one that was
+    /// made, `Ok(false)` where there was nothing to change.
+    fn log_change(&self, operation: Operation, id: Option<&RemoteId>, outcome: Result<bool, &ProviderError>) {
+        let upstream = self.account.provider_type.as_str();
+        let id = id.map(|id| id.0.as_str());
+        match outcome {
+            Ok(true) => tracing::info!(upstream, %operation, id, "changed at the upstream"),
+            Err(error) if error.effect == Effect::Unknown => {
+                tracing::info!(upstream, %operation, id, %error, "a change was sent to the upstream, and whether it took effect is not known yet");
+            }
+            Ok(false) | Err(_) => {}
         }
     }
 
@@ -318,6 +324,16 @@ pub enum Removal {
     SwitchedOff,
     /// The upstream has no way to remove it: it is still there.
     LeftInPlace,
+}
+
+impl Removal {
+    /// Whether it changed anything.
+    const fn is_made(&self) -> bool {
+        match self {
+            Self::Removed | Self::SwitchedOff => true,
+            Self::AlreadyGone | Self::LeftInPlace => false,
+        }
+    }
 }
 
 /// How a test at the upstream goes.
@@ -461,7 +477,10 @@ impl Provider for Upstream {
         each!(self, dialect => dialect.look(call, look).await)
     }
     async fn create(&self, call: &Call<'_>, want: &Desired) -> Result<Remote, ProviderError> {
-        each!(self, dialect => dialect.create(call, want).await)
+        let made = each!(self, dialect => dialect.create(call, want).await);
+        let id = made.as_ref().ok().map(|remote| &remote.id);
+        call.log_change(Operation::Create, id, made.as_ref().map(|_| true));
+        made
     }
     async fn update(
         &self,
@@ -470,7 +489,9 @@ impl Provider for Upstream {
         there: Option<&Remote>,
         want: &Desired,
     ) -> Result<Remote, ProviderError> {
-        each!(self, dialect => dialect.update(call, id, there, want).await)
+        let updated = each!(self, dialect => dialect.update(call, id, there, want).await);
+        call.log_change(Operation::Update, Some(id), updated.as_ref().map(|_| true));
+        updated
     }
     async fn switch_off(
         &self,
@@ -478,7 +499,13 @@ impl Provider for Upstream {
         id: &RemoteId,
         want: Option<&Desired>,
     ) -> Result<Removal, ProviderError> {
-        each!(self, dialect => dialect.switch_off(call, id, want).await)
+        let switched = each!(self, dialect => dialect.switch_off(call, id, want).await);
+        call.log_change(
+            Operation::Switch,
+            Some(id),
+            switched.as_ref().map(Removal::is_made),
+        );
+        switched
     }
     async fn remove(
         &self,
@@ -486,7 +513,13 @@ impl Provider for Upstream {
         id: &RemoteId,
         want: Option<&Desired>,
     ) -> Result<Removal, ProviderError> {
-        each!(self, dialect => dialect.remove(call, id, want).await)
+        let removed = each!(self, dialect => dialect.remove(call, id, want).await);
+        call.log_change(
+            Operation::Delete,
+            Some(id),
+            removed.as_ref().map(Removal::is_made),
+        );
+        removed
     }
     async fn start_test(&self, call: &Call<'_>, id: &RemoteId) -> Result<TaskId, ProviderError> {
         each!(self, dialect => dialect.start_test(call, id).await)
@@ -498,9 +531,13 @@ impl Provider for Upstream {
         each!(self, dialect => dialect.is_used(call, id, usage).await)
     }
     async fn use_it(&self, call: &Call<'_>, id: &RemoteId, usage: &Usage) -> Result<(), ProviderError> {
-        each!(self, dialect => dialect.use_it(call, id, usage).await)
+        let used = each!(self, dialect => dialect.use_it(call, id, usage).await);
+        call.log_change(Operation::Use, Some(id), used.as_ref().map(|()| true));
+        used
     }
     async fn stop_using(&self, call: &Call<'_>, id: &RemoteId, usage: &Usage) -> Result<(), ProviderError> {
-        each!(self, dialect => dialect.stop_using(call, id, usage).await)
+        let ended = each!(self, dialect => dialect.stop_using(call, id, usage).await);
+        call.log_change(Operation::Use, Some(id), ended.as_ref().map(|()| true));
+        ended
     }
 }
