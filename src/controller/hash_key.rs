@@ -1,6 +1,6 @@
 //! The operator's own Secret with the key of all hashes. Made once; whoever comes second takes what is there.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client, api::PostParams};
@@ -16,6 +16,9 @@ pub const SECRET_NAME: &str = "webhook-operator-hash-key";
 
 /// Key in its data.
 const DATA_KEY: &str = "key";
+
+/// Pause before the API server is asked again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,28 @@ pub enum HashKeyError {
     /// There are no random bytes.
     #[error(transparent)]
     Random(#[from] NoEntropy),
+}
+
+/// The key, waited for as long as the API server fails or refuses: what else a start needs is waited for as well, and a
+/// process that ended would be started again later and later.
+///
+/// # Errors
+///
+/// What waiting does not cure: a Secret that holds no key, no random bytes.
+pub async fn wait_for(client: &Client, namespace: &str, entropy: &Entropy) -> Result<HashKey, HashKeyError> {
+    let mut told = false;
+    loop {
+        match obtain(client, namespace, entropy).await {
+            Err(error @ HashKeyError::Kube { .. }) => {
+                if !told {
+                    told = true;
+                    tracing::warn!(%error, "there is no key for hashes yet; it is asked for again");
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            ended => return ended,
+        }
+    }
 }
 
 /// Reads the key, or makes it.

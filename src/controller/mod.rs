@@ -362,7 +362,7 @@ async fn crds(client: &Client, options: &RunOptions, readiness: &Readiness) {
 ///
 /// # Errors
 ///
-/// There is no key for hashes.
+/// There is no key for hashes, and waiting brings none.
 pub async fn work(
     ground: Ground,
     options: &RunOptions,
@@ -378,7 +378,12 @@ pub async fn work(
         entropy,
         looks_first,
     } = ground;
-    let key = hash_key::obtain(&client, &own_namespace(&client, options), &entropy).await?;
+    let own = own_namespace(&client, options);
+    let key = tokio::select! {
+        biased;
+        () = wait(stopping.clone()) => return Ok(()),
+        key = hash_key::wait_for(&client, &own, &entropy) => key?,
+    };
     let (caches, feeds) = watches::prepare(&client, &options.namespaces);
     let (wake_webhooks, webhooks_woken) = mpsc::unbounded_channel();
     let (wake_providers, providers_woken) = mpsc::unbounded_channel();

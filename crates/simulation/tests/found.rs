@@ -138,3 +138,29 @@ async fn a_version_that_is_gone_when_the_watch_comes_back_is_not_asked_for_for_e
     assert_eq!(world.upstreams().thulium().objects()[0].subscription_url, url);
     operator.stop().await.unwrap();
 }
+
+/// A start whose first request failed ended the process; whoever started it again did so later and later.
+#[tokio::test(start_paused = true)]
+async fn a_start_outlives_an_api_server_that_does_not_answer() {
+    for fates in [
+        [Fate::AnswerLost, Fate::Arrives],
+        [Fate::Lost, Fate::Fails(503)],
+        [Fate::Fails(500), Fate::Fails(429)],
+    ] {
+        let world = world(ProviderType::Thulium);
+        let manifest = manifests::webhook("apps", "a", ProviderType::Thulium, &json!({}));
+        world.api().create(&manifest).unwrap();
+        world.wire().set_course(Box::new(move |number, call| {
+            wire::passage(call, fates.get(number).copied().unwrap_or(Fate::Arrives))
+        }));
+        let operator = Operator::start(&world, options(&[]));
+        world.wire().stir();
+        assert_eq!(
+            world.rest(&operator, SILENCE, LONGEST).await,
+            Rest::Quiet,
+            "{fates:?}"
+        );
+        assert_eq!(ready(&world), "True/Available", "{fates:?}");
+        operator.stop().await.unwrap();
+    }
+}
