@@ -17,6 +17,7 @@ mod kubectl;
 mod licenses;
 mod programs;
 mod progress;
+mod simulate;
 mod stand;
 mod test;
 mod tools;
@@ -58,6 +59,8 @@ enum Task {
     Chaos(chaos::Args),
     /// Let the operator die, lose answers and meet conflicts at every call of every operation, on virtual time.
     Explore(explore::Args),
+    /// Run lives of many Webhooks that seeds decide, on virtual time: users, strangers, faults, deaths, replicas.
+    Simulate(simulate::Args),
     /// Let others' programs judge what is done here.
     Judges(judges::Args),
     /// Do all that a change has to pass: tests, formatting, lints, docs, licences.
@@ -79,6 +82,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Bench(args) => bench::run(&args),
         Task::Chaos(args) => chaos::run(&args),
         Task::Explore(args) => explore::run(&args),
+        Task::Simulate(args) => simulate::run(&args),
         Task::Judges(args) => judges::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Deny(args) => deny::run(&args),

@@ -17,6 +17,7 @@ pub mod apiserver;
 pub mod explore;
 pub mod manifests;
 mod operator;
+pub mod seeds;
 mod upstreams;
 pub mod wire;
 mod world;

@@ -7,11 +7,13 @@ use futures::{FutureExt, future::BoxFuture};
 use upstream_doubles::Models;
 use webhook_operator::{
     controller::context::Transports,
-    net::{CheckedUrl, HttpError, HttpErrorKind, Method, Phase, Request, Response, SetupError},
+    net::{
+        CheckedUrl, ConnectProblem, HttpError, HttpErrorKind, Method, Phase, Request, Response, SetupError,
+    },
     provider::transport::Transport,
 };
 
-use crate::wire::{Call, CallKind, Line, Peer};
+use crate::wire::{Call, CallKind, Line, NoAnswer, Peer};
 
 /// The way from one process to the upstreams.
 #[derive(Clone)]
@@ -50,6 +52,7 @@ impl Transport for Receivers {
 impl Receivers {
     async fn answer(&self, request: &Request) -> Option<Response> {
         let call = Call {
+            process: self.0.process(),
             peer: Peer::Upstream,
             kind: CallKind::Write,
             text: format!("probe {}", request.url().as_str()),
@@ -85,6 +88,7 @@ impl Transport for Way {
 impl Way {
     async fn exchange(&self, request: &Request, origin: &str) -> Result<Response, HttpError> {
         let call = Call {
+            process: self.line.process(),
             peer: Peer::Upstream,
             kind: match request.method() {
                 Method::Get => CallKind::Read,
@@ -99,7 +103,11 @@ impl Way {
             Ok(Ok(Ok(answer))) => answer,
             Ok(Ok(Err(_))) => return Err(failed(HttpErrorKind::Reset, Phase::Exchange)),
             Ok(Err(status)) => return Ok(Response::new(status, Vec::new(), "")),
-            Err(_) => return Err(failed(HttpErrorKind::Timeout, Phase::Exchange)),
+            Err(NoAnswer::InTime) => return Err(failed(HttpErrorKind::Timeout, Phase::Exchange)),
+            Err(NoAnswer::Refused) => {
+                let kind = HttpErrorKind::Connect(ConnectProblem::Refused);
+                return Err(HttpError::not_sent(kind, Phase::Connect, origin.to_owned()));
+            }
         };
         let limit = request.body_limit().bytes();
         if answer.body().len() > limit {

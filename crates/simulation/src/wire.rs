@@ -36,6 +36,8 @@ pub enum CallKind {
 /// One call.
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// Which process makes it, from 1.
+    pub process: usize,
     /// Whom.
     pub peer: Peer,
     /// What it does.
@@ -63,6 +65,8 @@ pub enum Fate {
     Conflicts,
     /// It has no effect, and this status is the answer.
     Fails(u16),
+    /// Nobody listens: it does not arrive, and the caller knows that.
+    Refused,
 }
 
 /// How a call goes.
@@ -106,11 +110,19 @@ impl fmt::Display for Made {
 
 /// A call without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoAnswer;
+pub enum NoAnswer {
+    /// The caller has waited long enough.
+    InTime,
+    /// Nobody listened.
+    Refused,
+}
 
 impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no answer in time")
+        f.write_str(match self {
+            Self::InTime => "no answer in time",
+            Self::Refused => "the connection was refused",
+        })
     }
 }
 
@@ -194,6 +206,18 @@ impl Wire {
         self.lock().made.clone()
     }
 
+    /// Those from this number on.
+    #[must_use]
+    pub fn made_since(&self, number: usize) -> Vec<Made> {
+        self.lock().made.get(number..).unwrap_or_default().to_vec()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().made.len()
+    }
+
     /// When somebody last called an upstream, or read or wrote an object. Lists and watches do not count.
     #[must_use]
     pub fn active(&self) -> Instant {
@@ -248,7 +272,7 @@ impl Line {
     ///
     /// # Errors
     ///
-    /// The caller has waited for the answer in vain.
+    /// The caller has waited for the answer in vain, or nobody listened.
     pub(crate) async fn carry<T>(
         &self,
         call: Call,
@@ -276,6 +300,11 @@ impl Line {
                     wire.stir();
                 });
                 return Err(self.in_vain(peer).await);
+            }
+            Fate::Refused => {
+                sleep(passage.back).await;
+                self.alive().await;
+                return Err(NoAnswer::Refused);
             }
             Fate::Fails(status) => {
                 sleep(passage.back).await;
@@ -325,7 +354,7 @@ impl Line {
             Peer::Upstream => std::future::pending().await,
         }
         self.alive().await;
-        NoAnswer
+        NoAnswer::InTime
     }
 
     /// The process is dead from now on: none of its calls has an effect or an answer any more.

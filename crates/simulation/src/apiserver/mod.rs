@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use kube::{Client, client::Body};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::{sync::watch as channel, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 use webhook_operator::clock::Clock;
 
 pub use self::store::{Change, ChangeKind, Id, Refusal};
@@ -32,7 +32,8 @@ pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 #[derive(Clone)]
 pub struct ApiServer {
     state: Arc<Mutex<State>>,
-    changed: channel::Sender<u64>,
+    /// Wakes watches in the order in which they wait, and not, as a channel of tokio does, in any.
+    changed: Arc<Notify>,
     clock: Clock,
 }
 
@@ -42,7 +43,7 @@ impl ApiServer {
     pub fn new(clock: Clock) -> Self {
         let server = Self {
             state: Arc::new(Mutex::new(State::new(clock.clone()))),
-            changed: channel::Sender::new(0),
+            changed: Arc::default(),
             clock,
         };
         for name in ["default", "kube-system"] {
@@ -67,6 +68,7 @@ impl ApiServer {
         let body = body.collect_bytes().await.unwrap();
         let target = Target::read(&parts, &body);
         let call = Call {
+            process: line.process(),
             peer: Peer::ApiServer,
             kind: target.kind(),
             text: target.to_string(),
@@ -90,9 +92,7 @@ impl ApiServer {
         if let Target::Watch(watching) = target {
             return self.watching(watching.clone(), line);
         }
-        let answer = target.carry_out(&mut self.lock());
-        self.announce();
-        match answer {
+        match self.change(|state| target.carry_out(state)) {
             Ok(object) => json_answer(&(200, object)),
             Err(refusal) => json_answer(&refusal.body()),
         }
@@ -102,15 +102,13 @@ impl ApiServer {
         self.state.lock().unwrap()
     }
 
-    fn announce(&self) {
-        let version = self.lock().version();
-        self.changed
-            .send_if_modified(|known| std::mem::replace(known, version) != version);
-    }
-
     fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
-        let result = change(&mut self.lock());
-        self.announce();
+        let mut state = self.lock();
+        let before = state.version();
+        let result = change(&mut state);
+        if state.version() != before {
+            self.changed.notify_waiters();
+        }
         result
     }
 
@@ -197,14 +195,14 @@ impl ApiServer {
     /// Until then lists and watches show nothing newer than `version`; single objects are read as they are.
     pub fn freeze(&self, version: u64, until: Instant) {
         self.lock().freeze(version, until);
-        self.changed.send_modify(|_| {});
+        self.changed.notify_waiters();
     }
 
     /// Watches that are open stay open and show nothing any more, not even their end: the connection is dead and
     /// nobody has said so.
     pub fn mute(&self) {
         self.lock().mute();
-        self.changed.send_modify(|_| {});
+        self.changed.notify_waiters();
     }
 
     /// Forgets all changes until now: watches that want to go on from an older version get 410.

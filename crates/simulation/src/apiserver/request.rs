@@ -267,6 +267,14 @@ impl fmt::Display for Target {
                 )
             }
             Self::Create { id, .. } => write!(f, "create {id}"),
+            // The rest of its name is the time of the machine.
+            Self::Patch { id, .. } if id.plural == "events" => {
+                let about = id
+                    .name
+                    .rsplit_once('.')
+                    .map_or(id.name.as_str(), |(about, _)| about);
+                write!(f, "patch event of {about}")
+            }
             Self::Patch { id, status, .. } => write!(f, "patch {id}{}", sub(status)),
             Self::Replace { id, status, .. } => write!(f, "replace {id}{}", sub(status)),
             Self::Delete { id } => write!(f, "delete {id}"),

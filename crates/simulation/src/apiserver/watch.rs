@@ -8,10 +8,7 @@ use http::Response;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
-use tokio::{
-    sync::watch as channel,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     Answer, ApiServer, json_answer,
@@ -36,7 +33,6 @@ struct Running {
     server: ApiServer,
     watching: Watching,
     line: Line,
-    changed: channel::Receiver<u64>,
     since: u64,
     until: Instant,
     ended: bool,
@@ -61,7 +57,6 @@ impl ApiServer {
         let running = Running {
             server: self.clone(),
             mutes: self.lock().mutes(),
-            changed: self.changed.subscribe(),
             since: watching.since,
             until: Instant::now() + Duration::from_secs(watching.timeout_seconds),
             watching,
@@ -88,7 +83,9 @@ impl Running {
             if self.mutes < self.server.lock().mutes() {
                 return std::future::pending().await;
             }
-            self.changed.mark_unchanged();
+            // From here on no change is missed.
+            let changed = self.server.changed.clone();
+            let changed = changed.notified();
             let wake = match self.look() {
                 Look::Events(events) => return Some(events),
                 Look::End(last) => {
@@ -97,12 +94,10 @@ impl Running {
                 }
                 Look::Wait(until) => until.map_or(self.until, |until| until.min(self.until)),
             };
-            let mut changed = self.changed.clone();
             tokio::select! {
                 biased;
                 () = self.line.cut() => std::future::pending().await,
-                // The sender lives as long as the server, of which this has a clone.
-                _ = changed.changed() => {}
+                () = changed => {}
                 () = sleep_until(wake) => {}
             }
         }

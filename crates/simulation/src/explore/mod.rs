@@ -11,8 +11,9 @@ mod hunt;
 mod judge;
 pub mod operation;
 pub mod point;
-mod registered;
+pub(crate) mod registered;
 mod stage;
+pub(crate) mod webhook;
 
 pub use self::{
     dialect::Dialect,

@@ -11,21 +11,21 @@ use crate::{World, apiserver::Id, manifests};
 
 /// One registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Registration {
+pub(crate) struct Registration {
     /// Id, or target.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// Delivery URL.
-    pub(super) url: String,
+    pub(crate) url: String,
     /// Whether it delivers.
-    pub(super) on: bool,
+    pub(crate) on: bool,
     /// The upstream's own word for its state.
-    pub(super) state: Option<&'static str>,
+    pub(crate) state: Option<&'static str>,
     /// All that a spec says about it.
-    pub(super) content: Value,
+    pub(crate) content: Value,
 }
 
 /// All registrations at an upstream.
-pub(super) fn at(models: &Models, provider: ProviderType) -> Vec<Registration> {
+pub(crate) fn at(models: &Models, provider: ProviderType) -> Vec<Registration> {
     match provider {
         ProviderType::Conpeek => models.conpeek().objects().iter().map(conpeek).collect(),
         ProviderType::Thulium => models.thulium().objects().iter().map(thulium).collect(),
@@ -106,7 +106,7 @@ fn autocosmos(it: &AppWebhook) -> Registration {
 }
 
 /// What the spec of a Webhook, as it is in the cluster, asks for; but for its id and state.
-pub(super) fn wanted(world: &World, provider: ProviderType, webhook: &Value) -> Registration {
+pub(crate) fn wanted(world: &World, provider: ProviderType, webhook: &Value) -> Registration {
     let spec = &webhook["spec"];
     let references = References {
         world,
