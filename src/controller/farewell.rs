@@ -145,7 +145,9 @@ pub(super) async fn pass(
             if let (Some(provider), Some(target)) = (&provider, webhook.spec.target())
                 && matches!(outcome, Outcome::LeftInPlace(_) | Outcome::Untouched)
             {
-                released::remember(ctx, provider, target, &webhook.spec.url).await;
+                let registered = webhook.status.as_ref().and_then(|status| status.url.as_deref());
+                let urls = [Some(webhook.spec.url.as_str()), registered];
+                released::remember(ctx, provider, target, urls.into_iter().flatten()).await;
             }
             release(ctx, &webhook, memory).await
         }

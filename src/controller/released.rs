@@ -1,7 +1,10 @@
 //! Targets that Webhooks of this cluster have left behind with their URL in place (Conpeek has no delete; policy
 //! Orphan). Whoever comes next may take them over. Kept on the provider, so that a restart does not forget it.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+};
 
 use kube::{
     Api,
@@ -48,12 +51,19 @@ fn hash(ctx: &Context, target: &str, url: &str) -> String {
 pub(super) fn was_left(ctx: &Context, provider: &ProviderObject, target: &str, url: &str) -> bool {
     read(provider.metadata())
         .get(target)
-        .is_some_and(|left| *left == hash(ctx, target, url))
+        .is_some_and(|left| left.split(' ').any(|left| left == hash(ctx, target, url)))
 }
 
-/// Remembers that this URL stays at this target. A failure costs a later Webhook a `Conflict` that names its cure.
-pub(super) async fn remember(ctx: &Context, provider: &ProviderObject, target: &str, url: &str) {
-    let hash = hash(ctx, target, url);
+/// Remembers that one of these URLs stays at this target: what is registered is not yet what the spec says where the
+/// spec was changed just before. A failure costs a later Webhook a `Conflict` that names its cure.
+pub(super) async fn remember<'a>(
+    ctx: &Context,
+    provider: &ProviderObject,
+    target: &str,
+    urls: impl Iterator<Item = &'a str>,
+) {
+    let hashes: BTreeSet<String> = urls.map(|url| hash(ctx, target, url)).collect();
+    let hash = hashes.into_iter().collect::<Vec<_>>().join(" ");
     let metadata = provider.metadata();
     let noted = match provider {
         ProviderObject::Namespaced(_) => {

@@ -17,6 +17,7 @@ use simulation::{
     options,
     wire::{self, Fate, Peer},
 };
+use tokio::time::Instant;
 use upstream_doubles::ThuliumBehaviour;
 use webhook_operator::api::provider::ProviderType;
 
@@ -32,6 +33,7 @@ fn world(provider: ProviderType) -> World {
     let world = World::new(1);
     let base = match provider {
         ProviderType::Thulium => world.upstreams().thulium().url(),
+        ProviderType::Autocosmos => world.upstreams().autocosmos().url(),
         _ => world.upstreams().ricloud().url(),
     };
     for manifest in manifests::provider("apps", provider, &base, &Account::demo()) {
@@ -163,4 +165,32 @@ async fn a_start_outlives_an_api_server_that_does_not_answer() {
         assert_eq!(ready(&world), "True/Available", "{fates:?}");
         operator.stop().await.unwrap();
     }
+}
+
+/// What a Webhook had left at its target was remembered by the URL of its spec, which had been changed a moment before it
+/// was deleted: what was registered counted as somebody else's, and the next Webhook there said `Conflict`.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_at_a_target_is_remembered_as_it_is_registered() {
+    let world = world(ProviderType::Autocosmos);
+    let operator = Operator::start(&world, options(&[]));
+    let apply = |url: &str| {
+        let over = json!({"deletionPolicy": "Orphan", "url": url});
+        let manifest = manifests::webhook("apps", "a", ProviderType::Autocosmos, &over);
+        world.api().create(&manifest).unwrap();
+        world.wire().stir();
+    };
+    apply("https://hooks.example/registered");
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    world
+        .api()
+        .freeze(world.api().version(), Instant::now() + Duration::from_secs(30));
+    let edit = json!({"spec": {"url": "https://hooks.example/never-registered"}});
+    world.api().patch(&hook(), &edit).unwrap();
+    world.api().delete(&hook()).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.api().get(&hook()).is_none());
+    apply("https://hooks.example/next");
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    assert_eq!(ready(&world), "True/Available");
+    operator.stop().await.unwrap();
 }
