@@ -4,7 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::{ResourceExt, runtime::events::EventType};
+use kube::{
+    ResourceExt,
+    runtime::{events::EventType, reflector::ObjectRef},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -35,6 +38,9 @@ use crate::{
     },
     provider::{Call, Provider, Usage},
 };
+
+/// How long the cache is given to show whether an object goes.
+const LEAVING_RECHECK: Duration = Duration::from_secs(5);
 
 /// What a pass has found out about the registration.
 pub(super) struct Finding {
@@ -218,6 +224,9 @@ impl Pass {
         if self.mutated {
             return Ok(Some(Duration::ZERO));
         }
+        if self.is_leaving().await? {
+            return Ok(Some(LEAVING_RECHECK));
+        }
         let call = match self.removing(call).await? {
             Ok(call) => call,
             Err(next) => return Ok(next),
@@ -244,6 +253,16 @@ impl Pass {
             }
             Err(error) => self.failed(&error, false).await,
         }
+    }
+
+    /// Whether the object may be on its way out, of which the cache need not know yet. When a namespace is deleted, the
+    /// Secrets in it go at once: a secret that is missing then is not lost, and what is registered is for the policy to
+    /// keep or to remove.
+    async fn is_leaving(&self) -> Result<bool, PassError> {
+        let name = self.webhook.namespace().unwrap_or_default();
+        let namespace = self.ctx.caches.namespaces.get(&ObjectRef::new(&name));
+        let ends = namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some());
+        Ok(ends || !publish::is_current(&self.ctx, &self.webhook).await?)
     }
 
     /// ricloud's `target`: what shall use the registration once it is valid. `false`: there is one more call to

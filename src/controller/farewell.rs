@@ -329,7 +329,11 @@ async fn take_away(
                 Seen::All(list) => all = Some(list),
                 Seen::One(_) | Seen::CannotKnow => return Ok(Outcome::Gone),
             },
-            Farewell::SwitchOff(_) | Farewell::Remove(_) if !is_current(ctx, webhook).await? => {
+            Farewell::SwitchOff(_) | Farewell::Remove(_)
+                if !publish::is_current(ctx, webhook)
+                    .await
+                    .map_err(|_| api_failed())? =>
+            {
                 return Ok(Outcome::NotYet(STALE_RECHECK));
             }
             Farewell::SwitchOff(id) => {
@@ -356,22 +360,6 @@ async fn take_away(
                 };
                 return remove(ctx, webhook, upstream, &call, ids).await;
             }
-        }
-    }
-}
-
-/// Whether the API server has the object just as the cache shows it. A cache may show the past, after a restart for
-/// minutes: what goes there may be gone for long, and its registration may belong to another that came after it.
-async fn is_current(ctx: &Context, webhook: &Webhook) -> Result<bool, Trouble> {
-    let api: kube::Api<Webhook> =
-        kube::Api::namespaced(ctx.client.clone(), &webhook.namespace().unwrap_or_default());
-    match api.get_metadata_opt(&webhook.name_any()).await {
-        Ok(newest) => Ok(newest.is_some_and(|newest| {
-            newest.uid() == webhook.uid() && newest.resource_version() == webhook.resource_version()
-        })),
-        Err(error) => {
-            tracing::warn!(name = webhook.name_any(), %error, "the object could not be read before its removal; it is tried again");
-            Err(api_failed())
         }
     }
 }

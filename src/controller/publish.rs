@@ -89,6 +89,21 @@ fn api(ctx: &Context, webhook: &Webhook) -> Api<Webhook> {
     Api::namespaced(ctx.client.clone(), &webhook.namespace().unwrap_or_default())
 }
 
+/// Whether the API server has the object just as the cache shows it. A cache may show the past, after a restart for
+/// minutes: what goes there may be gone for long, and its registration may belong to another that came after it; what
+/// lives there may be going.
+pub(super) async fn is_current(ctx: &Context, webhook: &Webhook) -> Result<bool, kube::Error> {
+    match api(ctx, webhook).get_metadata_opt(&webhook.name_any()).await {
+        Ok(newest) => Ok(newest.is_some_and(|newest| {
+            newest.uid() == webhook.uid() && newest.resource_version() == webhook.resource_version()
+        })),
+        Err(error) => {
+            tracing::warn!(name = webhook.name_any(), %error, "the object could not be read before a removal; it is tried again");
+            Err(error)
+        }
+    }
+}
+
 /// Parameters of every patch.
 pub(super) fn params() -> PatchParams {
     PatchParams {

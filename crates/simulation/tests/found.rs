@@ -167,6 +167,32 @@ async fn a_start_outlives_an_api_server_that_does_not_answer() {
     }
 }
 
+/// A namespace was deleted, and with it the Secret that ricloud's secret had been written to. The Webhook went as well,
+/// but the cache did not know yet: the secret counted as lost, and the registration was removed to be made anew, which its
+/// policy had wanted to keep.
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_goes_with_its_namespace_is_not_lost() {
+    let world = world(ProviderType::Ricloud);
+    let ricloud = world.upstreams().ricloud();
+    ricloud.change_behaviour(|behaviour| behaviour.secret_in_reads = false);
+    let operator = Operator::start(&world, options(&[]));
+    let over = json!({"interval": "30s", "deletionPolicy": "Orphan"});
+    let manifest = manifests::webhook("apps", "a", ProviderType::Ricloud, &over);
+    world.api().create(&manifest).unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let before = ricloud.objects();
+    assert_eq!(before.len(), 1);
+    let frozen = Duration::from_secs(50);
+    world.api().freeze(world.api().version(), Instant::now() + frozen);
+    world.api().delete(&Id::new("namespaces", "", "apps")).unwrap();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(world.api().get(&hook()).is_none());
+    let after = ricloud.objects();
+    assert_eq!(after.len(), 1);
+    assert_eq!((after[0].id, &after[0].url), (before[0].id, &before[0].url));
+    operator.stop().await.unwrap();
+}
+
 /// What a Webhook had left at its target was remembered by the URL of its spec, which had been changed a moment before it
 /// was deleted: what was registered counted as somebody else's, and the next Webhook there said `Conflict`.
 #[tokio::test(start_paused = true)]
