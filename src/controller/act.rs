@@ -48,6 +48,9 @@ pub(super) const MARK_GRACE: Duration = Duration::from_secs(30);
 /// A read-back may use a list that another object asked for this long ago.
 const LIST_SHARING: Duration = Duration::from_secs(10);
 
+/// How long a cache that shows the past is given to catch up; what it delivers wakes the object before.
+const BEHIND: Duration = Duration::from_secs(10);
+
 /// One pass that needs the upstream.
 pub(super) struct Pass {
     pub(super) ctx: Arc<Context>,
@@ -137,6 +140,11 @@ pub(super) async fn act(mut pass: Box<Pass>) -> Result<Next, PassError> {
                 fields,
                 why,
             } => {
+                // Nothing but a look asks for it, and it looked for what the cache shows. After a restart that may be
+                // the last spec but one, and what is there may be what the last one made of it.
+                if settled && !publish::is_current(&pass.ctx, &pass.webhook).await? {
+                    return Ok(Some(BEHIND));
+                }
                 return pass
                     .update(&call, &want, &id, there.as_deref(), &fields, why)
                     .await;

@@ -98,7 +98,7 @@ pub(super) async fn is_current(ctx: &Context, webhook: &Webhook) -> Result<bool,
             newest.uid() == webhook.uid() && newest.resource_version() == webhook.resource_version()
         })),
         Err(error) => {
-            tracing::warn!(name = webhook.name_any(), %error, "the object could not be read before a removal; it is tried again");
+            tracing::warn!(name = webhook.name_any(), %error, "the object could not be read before what is registered is touched; it is tried again");
             Err(error)
         }
     }

@@ -220,3 +220,41 @@ async fn what_is_left_at_a_target_is_remembered_as_it_is_registered() {
     assert_eq!(ready(&world), "True/Available");
     operator.stop().await.unwrap();
 }
+
+/// A process that was started with a cache of the past looked once more for a late update, found what the newest spec had
+/// made, and put it back to the spec before: a registration that had just been switched on again counted as switched off
+/// by somebody else from then on.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_corrected_on_the_strength_of_a_stale_cache() {
+    let world = world(ProviderType::Thulium);
+    let thulium = world.upstreams().thulium();
+    let operator = Operator::start(&world, options(&[]));
+    let manifest = manifests::webhook("apps", "a", ProviderType::Thulium, &json!({"interval": "24h"}));
+    world.api().create(&manifest).unwrap();
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    let edit = async |url: &str| {
+        let patch = json!({"spec": {"url": url}});
+        world.api().patch(&hook(), &patch).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    edit("https://hooks.example/second").await;
+    let before = world.api().version();
+    edit("https://hooks.example/third").await;
+    operator.kill().await;
+    world
+        .api()
+        .freeze(before, Instant::now() + Duration::from_secs(90));
+    let writes = || thulium.requests_where(|it| it.method != "GET").len();
+    let (written, looks) = (writes(), thulium.requests_where(|_| true).len());
+    let operator = Operator::start(&world, options(&[]));
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    assert!(thulium.requests_where(|_| true).len() > looks, "it has looked");
+    assert_eq!(writes(), written, "nothing was to be corrected");
+    assert_eq!(
+        thulium.objects()[0].subscription_url,
+        "https://hooks.example/third"
+    );
+    assert_eq!(ready(&world), "True/Available");
+    operator.stop().await.unwrap();
+}
