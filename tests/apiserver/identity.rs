@@ -18,7 +18,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Config,
-    api::{ApiResource, DynamicObject, GroupVersionKind, PostParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
@@ -49,18 +49,27 @@ impl Identity {
         let role = objects.iter().find(|object| kind(object) == "ClusterRole");
         let rules = serde_json::to_value(role.expect("it has a ClusterRole")).expect("an object");
         let rules: ClusterRole = serde_json::from_value(rules).expect("a ClusterRole");
-        Self::of(cluster, ACCOUNT, &objects, &rules.rules.unwrap_or_default(), None).await
+        let rules = rules.rules.unwrap_or_default();
+        Self::of(cluster, ACCOUNT, &objects, (&rules, None), &own_rules()).await
     }
 
     /// With what the chart gives an operator that is installed in the namespace `own` and serves `served` only.
     pub(crate) async fn confined(cluster: &Cluster, own: &str, served: &str) -> Self {
-        let rules = served_rules();
+        Self::confined_with(cluster, (own, &own_rules()), (served, &served_rules())).await
+    }
+
+    /// The same with these rules in its own and in the served namespace.
+    pub(crate) async fn confined_with(
+        cluster: &Cluster,
+        (own, own_rules): (&str, &[PolicyRule]),
+        (served, rules): (&str, &[PolicyRule]),
+    ) -> Self {
         let mut objects = vec![object(json!({
             "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": ACCOUNT, "namespace": own },
         }))];
-        objects.extend(role(own, "own", own, &own_rules()));
-        objects.extend(role(served, "served", own, &rules));
-        Self::of(cluster, own, &objects, &rules, Some(served)).await
+        objects.extend(role(own, "own", own, own_rules));
+        objects.extend(role(served, "served", own, rules));
+        Self::of(cluster, own, &objects, (rules, Some(served)), own_rules).await
     }
 
     /// Makes these objects and a kubeconfig of the account, and waits until the first of the rules and the right on
@@ -69,8 +78,8 @@ impl Identity {
         cluster: &Cluster,
         namespace: &str,
         objects: &[DynamicObject],
-        rules: &[PolicyRule],
-        served: Option<&str>,
+        (rules, served): (&[PolicyRule], Option<&str>),
+        own_rules: &[PolicyRule],
     ) -> Self {
         let admin = cluster.client().await;
         make(&admin, objects).await;
@@ -79,9 +88,20 @@ impl Identity {
             kubeconfig: kubeconfig(cluster, &admin, namespace).await,
         };
         let client = identity.client().await;
-        honoured(&client, &rules[0], served).await;
-        honoured(&client, &own_rules()[0], Some(namespace)).await;
+        honoured(&client, &rules[0], served, true).await;
+        honoured(&client, &own_rules[0], Some(namespace), true).await;
         identity
+    }
+
+    /// Changes the rules of the whole cluster to these, of which `sign` tells that they are honoured: it is among them
+    /// now and was not before, or the other way round.
+    pub(crate) async fn change_cluster_rules(&self, admin: &Client, rules: &[PolicyRule], sign: &PolicyRule) {
+        let api: Api<ClusterRole> = Api::all(admin.clone());
+        let patch = json!({ "rules": rules });
+        api.patch(ACCOUNT, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .expect("change the rules");
+        honoured(&self.client().await, sign, None, rules.contains(sign)).await;
     }
 
     /// Namespace of the operator: of its account, its Lease and its key of hashes.
@@ -113,7 +133,7 @@ pub(crate) fn plain_manifests() -> Vec<DynamicObject> {
 }
 
 /// The chart's rules in a namespace of `watchNamespaces`.
-fn served_rules() -> Vec<PolicyRule> {
+pub(crate) fn served_rules() -> Vec<PolicyRule> {
     let text = read("charts/webhook-operator/templates/_helpers.tpl");
     let (_, rules) = text
         .split_once("{{- define \"webhook-operator.rules\" -}}")
@@ -124,7 +144,7 @@ fn served_rules() -> Vec<PolicyRule> {
 
 /// The chart's rules in the operator's own namespace if it has `watchNamespaces`: the first Role, whose only
 /// condition is that.
-fn own_rules() -> Vec<PolicyRule> {
+pub(crate) fn own_rules() -> Vec<PolicyRule> {
     let text = read("charts/webhook-operator/templates/rbac.yaml");
     let (_, rules) = text.split_once("\nrules:\n").expect("the chart has a Role");
     let (rules, _) = rules.split_once("\n---").expect("its end");
@@ -205,14 +225,17 @@ async fn kubeconfig(cluster: &Cluster, admin: &Client, namespace: &str) -> PathB
     path
 }
 
-/// Waits until a client may do what a rule says first.
-async fn honoured(client: &Client, rule: &PolicyRule, namespace: Option<&str>) {
+/// Waits until a client may, or may not, do what a rule says first.
+async fn honoured(client: &Client, rule: &PolicyRule, namespace: Option<&str>, may: bool) {
     let first = |names: &Option<Vec<String>>| names.as_ref().and_then(|names| names.first().cloned());
+    let resource = first(&rule.resources).unwrap_or_default();
     let review = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
             resource_attributes: Some(ResourceAttributes {
                 group: first(&rule.api_groups),
-                resource: first(&rule.resources),
+                resource: resource.split('/').next().map(str::to_owned),
+                subresource: resource.split_once('/').map(|(_, part)| part.to_owned()),
+                name: first(&rule.resource_names),
                 verb: rule.verbs.first().cloned(),
                 namespace: namespace.map(str::to_owned),
                 ..ResourceAttributes::default()
@@ -228,13 +251,13 @@ async fn honoured(client: &Client, rule: &PolicyRule, namespace: Option<&str>) {
         if answer
             .expect("ask for the rights")
             .status
-            .is_some_and(|status| status.allowed)
+            .is_some_and(|status| status.allowed == may)
         {
             return;
         }
         assert!(
             began.elapsed() < HONOURED_TIMEOUT,
-            "{rule:?} is not honoured after {HONOURED_TIMEOUT:?}"
+            "after {HONOURED_TIMEOUT:?} it is not so that what {rule:?} says is allowed: {may}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

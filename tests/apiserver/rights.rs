@@ -3,8 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    fmt::{self, Display},
-    fs,
     time::{Duration, Instant},
 };
 
@@ -27,6 +25,7 @@ use crate::{
     harness::{Cluster, cluster},
     identity::{Identity, plain_manifests},
     operator::Operator,
+    right::{Asked, Right, shown, split},
     world::World,
 };
 
@@ -35,21 +34,6 @@ const AT_ONCE: usize = 16;
 
 /// Longest wait for everything granted to be used; the slowest is a renewal of the Lease.
 const USED_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// What one rule grants, or one request asks for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Right {
-    group: String,
-    /// `webhooks`, `webhooks/status`, ...
-    resource: String,
-    verb: String,
-}
-
-impl Display for Right {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}.{}", self.verb, self.resource, self.group)
-    }
-}
 
 /// Everything that `config/rbac.yaml` grants, one by one.
 fn granted() -> BTreeSet<Right> {
@@ -62,59 +46,8 @@ fn granted() -> BTreeSet<Right> {
         let rules = role.data["rules"].clone();
         serde_json::from_value::<Vec<PolicyRule>>(rules).expect("rules")
     });
-    rules.flat_map(|rule| one_by_one(&rule)).collect()
-}
-
-fn one_by_one(rule: &PolicyRule) -> Vec<Right> {
-    let mut rights = Vec::new();
-    for group in rule.api_groups.iter().flatten() {
-        for resource in rule.resources.iter().flatten() {
-            for verb in &rule.verbs {
-                rights.push(Right {
-                    group: group.clone(),
-                    resource: resource.clone(),
-                    verb: verb.clone(),
-                });
-            }
-        }
-    }
-    rights
-}
-
-/// What a user asked for so far, and what of it was refused for want of a right.
-fn asked(cluster: &Cluster, user: &str) -> (BTreeSet<Right>, BTreeSet<Right>) {
-    let log = fs::read_to_string(cluster.audit_log()).expect("read the audit log");
-    let (mut used, mut refused) = (BTreeSet::new(), BTreeSet::new());
-    // The last line may be one that is being written.
-    for entry in log
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-    {
-        let text = |path: &str| entry.pointer(path).and_then(Value::as_str).unwrap_or_default();
-        // What belongs to everybody: questions of the harness about its own rights.
-        let basic = text("/objectRef/apiGroup") == "authorization.k8s.io";
-        if text("/user/username") != user || text("/objectRef/resource").is_empty() || basic {
-            continue;
-        }
-        let right = Right {
-            group: text("/objectRef/apiGroup").to_owned(),
-            resource: match (text("/objectRef/resource"), text("/objectRef/subresource")) {
-                (resource, "") => resource.to_owned(),
-                (resource, subresource) => format!("{resource}/{subresource}"),
-            },
-            verb: text("/verb").to_owned(),
-        };
-        if text("/annotations/authorization.k8s.io~1decision") == "forbid" {
-            refused.insert(right);
-        } else {
-            used.insert(right);
-        }
-    }
-    (used, refused)
-}
-
-fn shown<'a>(rights: impl IntoIterator<Item = &'a Right>) -> Vec<String> {
-    rights.into_iter().map(ToString::to_string).collect()
+    let rules: Vec<PolicyRule> = rules.collect();
+    split(&rules).iter().map(Right::of).collect()
 }
 
 /// A life in which everything granted is of use: a right that nothing here needs is one too many, and one that is
@@ -132,16 +65,18 @@ async fn everything_granted_is_used_and_nothing_else_is_asked_for() {
 
     let granted = granted();
     let began = Instant::now();
+    let mut asked = Asked::from_the_start(cluster.audit_log(), identity.user());
     loop {
-        let (used, refused) = asked(cluster, &identity.user());
-        assert!(refused.is_empty(), "refused: {:#?}", shown(&refused));
-        if used == granted {
+        asked.read();
+        let (used, refused) = (&asked.used, &asked.refused);
+        assert!(refused.is_empty(), "refused: {:#?}", shown(refused));
+        if *used == granted {
             return;
         }
         assert!(
             began.elapsed() < USED_TIMEOUT,
             "granted, not used: {:#?}\nused, not granted: {:#?}",
-            shown(granted.difference(&used)),
+            shown(granted.difference(used)),
             shown(used.difference(&granted))
         );
         tokio::time::sleep(Duration::from_secs(1)).await;

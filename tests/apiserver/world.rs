@@ -93,6 +93,18 @@ impl World {
         }
     }
 
+    /// A namespace that is there already, and an operator for it.
+    pub(crate) async fn of(cluster: &'static Cluster, operator: Arc<Operator>, namespace: String) -> Self {
+        Self {
+            client: cluster.client().await,
+            account: namespace.clone(),
+            doubles: Arc::new(doubles(&namespace).await),
+            namespace,
+            operator,
+            cluster,
+        }
+    }
+
     /// A namespace served by an operator of its own, which ends with the test, and is started with these further
     /// arguments. It sees this namespace only, and is at home in another one.
     pub(crate) async fn alone(prefix: &str, args: &[&str]) -> Self {
