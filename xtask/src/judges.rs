@@ -12,6 +12,7 @@ mod prometheus;
 mod python;
 mod release;
 mod ricloud;
+mod upgrade;
 
 use std::{
     io::Write,
@@ -68,6 +69,11 @@ const JUDGES: &[Judge] = &[
         name: "install",
         about: "helm installs the chart into a real control plane, the operator runs as its Deployment, a Webhook is valid",
         run: install::run,
+    },
+    Judge {
+        name: "upgrade",
+        about: "helm upgrades an earlier chart to this one and rolls it back, with the operator of each, over every field",
+        run: upgrade::run,
     },
 ];
 

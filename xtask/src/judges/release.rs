@@ -99,6 +99,11 @@ impl Site {
         self.plane.folder()
     }
 
+    /// Certificate of the authority of the apiserver, in PEM.
+    pub(super) fn authority(&self) -> &str {
+        self.plane.ca_pem()
+    }
+
     /// Makes a namespace, and waits for the account that every namespace gets.
     pub(super) async fn namespace(&self, name: &str) -> Result<(), Failure> {
         self.kubectl.run(&["create", "namespace", name]).await?;
