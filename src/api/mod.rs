@@ -16,6 +16,7 @@ pub mod duration;
 pub mod provider;
 pub mod provider_settings;
 pub mod provider_status;
+mod readable;
 pub mod schema;
 pub mod webhook;
 pub mod webhook_delivery;

@@ -4,23 +4,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::schema;
+use crate::api::{readable, schema};
 
 /// What is known about an account at an upstream. Absent fields are unknown or do not apply.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProviderStatus {
     /// Generation of the spec that this status speaks of; -1 before the operator has looked at the provider.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub observed_generation: Option<i64>,
 
     /// What Webhooks of this provider can use. A field that is not supported is refused when set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub capabilities: Option<Capabilities>,
 
     /// What was learned about calls that the upstream's public documents do not show. Forgotten after an hour
     /// and when the provider changes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "readable::items")]
     #[schemars(extend(
         "x-kubernetes-list-type" = "map",
         "x-kubernetes-list-map-keys" = ["subject"]
@@ -28,19 +28,19 @@ pub struct ProviderStatus {
     pub findings: Vec<Finding>,
 
     /// How many Webhooks use this provider. Written at most every 10 seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub webhooks: Option<WebhookCounts>,
 
     /// The running window of `spec.deletionLimit`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub deletions: Option<DeletionWindow>,
 
     /// Value of the annotation `webhook-operator.dev/confirm-deletions` that was handled last.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub last_handled_confirm_deletions: Option<String>,
 
     /// Ready: whether the account can be used.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "readable::items")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
@@ -166,11 +166,12 @@ pub struct WebhookCounts {
 #[serde(rename_all = "camelCase", default)]
 pub struct DeletionWindow {
     /// Removals that count towards the limit, oldest first; those of about a sixtieth of the window stand together.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "readable::items")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub recent: Vec<RecentRemovals>,
 
     /// Webhooks whose removal is held back now. Written at most every 10 seconds.
+    #[serde(deserialize_with = "readable::part")]
     pub held: i32,
 }
 

@@ -8,77 +8,77 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{schema, webhook::TestMode};
+use crate::api::{readable, schema, webhook::TestMode};
 
 /// What is known about a registration. Absent fields are unknown or do not apply.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WebhookStatus {
     /// Generation of the spec that this status speaks of; -1 before the operator has looked at the Webhook.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub observed_generation: Option<i64>,
 
     /// State of the registration. `new`: registered, not yet tested. `valid`: the last test passed.
     /// `invalid`: the last test failed. `deactivated`: switched off at the upstream.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub state: Option<State>,
 
     /// Who switched the registration off, while it is: `Spec` (`spec.active: false`), `TestFailure`
     /// (`spec.test.onFailure`) or `Upstream` (somebody else).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub deactivated_by: Option<DeactivatedBy>,
 
     /// The upstream's id of the registration, or the target for upstreams keyed by target.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub id: Option<String>,
 
     /// The URL that is registered at the upstream now.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub url: Option<String>,
 
     /// When something was last written at the upstream or found different there.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub last_sync_time: Option<Time>,
 
     /// Value of the annotation `webhook-operator.dev/reconcile-requested-at` that was handled last.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub last_handled_reconcile_at: Option<String>,
 
     /// Value of the annotation `webhook-operator.dev/test-requested-at` that was handled last.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub last_handled_test_at: Option<String>,
 
     /// Value of the annotation `webhook-operator.dev/rotate-requested-at` that was handled last.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub last_handled_rotate_at: Option<String>,
 
     /// Keyed hash of what was applied at the upstream, secrets included. Never the values themselves.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub applied_hash: Option<String>,
 
     /// What was found changed at the upstream.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub drift: Option<Drift>,
 
     /// The last 5 spans in which deliveries cannot have arrived, oldest first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "readable::items")]
     #[schemars(length(max = 5), extend("x-kubernetes-list-type" = "atomic"))]
     pub gaps: Vec<Gap>,
 
     /// Since when the provider's `deletionLimit` holds a removal back. It stays until that removal is done.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub deletion_held: Option<DeletionHeld>,
 
     /// How the rotation of the signing secret stands.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub rotation: Option<RotationStatus>,
 
     /// The last test and those before it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub test: Option<TestStatus>,
 
     /// Ready, Synced, Tested, SecretReady, and while they hold Reconciling and Stalled.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "readable::items")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
@@ -143,15 +143,16 @@ pub struct DeletionHeld {
 #[serde(rename_all = "camelCase", default)]
 pub struct Drift {
     /// The fields of the spec that the upstream did not agree with when it was last found different.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "readable::items")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub fields: Vec<String>,
 
     /// When the upstream was last found different.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub last_time: Option<Time>,
 
     /// How often the upstream was put right since the Webhook was created.
+    #[serde(deserialize_with = "readable::part")]
     pub corrections: i64,
 }
 
@@ -178,14 +179,15 @@ pub struct RotationStatus {
     /// `Idle`: no rotation under way. `Settling`: the new secret is in `<key>.next`, at last in `<key>`, and the
     /// upstream still signs with the old one. `Overlapping`: the upstream signs with the new one, the old one is
     /// in `<key>.previous`.
+    #[serde(deserialize_with = "readable::part")]
     pub phase: RotationPhase,
 
     /// When the upstream began to sign with the secret that it has.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub last_time: Option<Time>,
 
     /// When the old secret leaves `<key>.previous`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub previous_expires: Option<Time>,
 }
 
@@ -206,43 +208,44 @@ pub enum RotationPhase {
 #[serde(rename_all = "camelCase", default)]
 pub struct TestStatus {
     /// When the last test ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub last_time: Option<Time>,
 
     /// Whether it passed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub result: Option<TestResult>,
 
     /// Who tested: `Upstream` or `Probe`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub mode: Option<TestMode>,
 
     /// Why it ended as it did: a reason of the condition Tested.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub reason: Option<String>,
 
     /// HTTP status that the receiver answered with, where one is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub http_status: Option<i32>,
 
     /// Time from sending the test to the answer, in milliseconds, where it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub latency_milliseconds: Option<i64>,
 
     /// What happened, for people.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub message: Option<String>,
 
     /// Failed tests in a row, since the last passed one, the last change of the spec, or since the registration was
     /// switched on again after failed tests.
+    #[serde(deserialize_with = "readable::part")]
     pub consecutive_failures: i32,
 
     /// Whether the receiver accepted a wrongly signed probe; absent if none was sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "readable::part")]
     pub forged_accepted: Option<bool>,
 
     /// The last tests, newest first, as many as `spec.test.historyLimit` says.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "readable::items")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub history: Vec<TestRecord>,
 }
