@@ -141,14 +141,14 @@ pub(super) async fn pass(
         Ok(Outcome::NotYet(wait)) => Ok(Some(wait.min(MARK_RECHECK))),
         Ok(Outcome::Held(held)) => hold_back(ctx, &webhook, memory, held).await,
         Ok(outcome) => {
-            tell(ctx, &webhook, &recorded, &outcome).await;
             if let (Some(provider), Some(target)) = (&provider, webhook.spec.target())
                 && matches!(outcome, Outcome::LeftInPlace(_) | Outcome::Untouched)
             {
                 let registered = webhook.status.as_ref().and_then(|status| status.url.as_deref());
                 let urls = [Some(webhook.spec.url.as_str()), registered];
-                released::remember(ctx, provider, target, urls.into_iter().flatten()).await;
+                released::remember(ctx, provider, target, urls.into_iter().flatten()).await?;
             }
+            tell(ctx, &webhook, &recorded, &outcome).await;
             release(ctx, &webhook, memory).await
         }
         Err(trouble) => struggle(ctx, webhook, &recorded, memory, trouble).await,

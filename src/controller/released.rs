@@ -55,13 +55,17 @@ pub(super) fn was_left(ctx: &Context, provider: &ProviderObject, target: &str, u
 }
 
 /// Remembers that one of these URLs stays at this target: what is registered is not yet what the spec says where the
-/// spec was changed just before. A failure costs a later Webhook a `Conflict` that names its cure.
+/// spec was changed just before. Where it can never be noted, a later Webhook says `Conflict`, which names its cure.
+///
+/// # Errors
+///
+/// The API server failed, which passes: it is worth another try before the object is let go.
 pub(super) async fn remember<'a>(
     ctx: &Context,
     provider: &ProviderObject,
     target: &str,
     urls: impl Iterator<Item = &'a str>,
-) {
+) -> Result<(), kube::Error> {
     let hashes: BTreeSet<String> = urls.map(|url| hash(ctx, target, url)).collect();
     let hash = hashes.into_iter().collect::<Vec<_>>().join(" ");
     let metadata = provider.metadata();
@@ -76,8 +80,20 @@ pub(super) async fn remember<'a>(
             note(&api, metadata, target, &hash).await
         }
     };
-    if let Err(error) = noted {
-        tracing::warn!(%error, target, "what was left in place could not be noted on the provider");
+    match noted {
+        Err(error) if !passes(&error) => {
+            tracing::warn!(%error, target, "what was left in place could not be noted on the provider");
+            Ok(())
+        }
+        noted => noted,
+    }
+}
+
+/// Whether a failure is one of those that pass. No deletion waits for a right that is missing.
+fn passes(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 409 | 429 | 500..),
+        _ => true,
     }
 }
 

@@ -258,3 +258,40 @@ async fn nothing_is_corrected_on_the_strength_of_a_stale_cache() {
     assert_eq!(ready(&world), "True/Available");
     operator.stop().await.unwrap();
 }
+
+/// The note of what a Webhook leaves at its target was given up when the API server failed at that one call, and the next
+/// Webhook there said `Conflict`.
+#[tokio::test(start_paused = true)]
+async fn a_note_of_what_is_left_is_made_again_when_the_api_server_fails() {
+    let world = world(ProviderType::Autocosmos);
+    let operator = Operator::start(&world, options(&[]));
+    let apply = |url: &str| {
+        let over = json!({"deletionPolicy": "Orphan", "url": url});
+        let manifest = manifests::webhook("apps", "a", ProviderType::Autocosmos, &over);
+        world.api().create(&manifest).unwrap();
+        world.wire().stir();
+    };
+    apply("https://hooks.example/first");
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    let mut failed = false;
+    world.wire().set_course(Box::new(move |_, call| {
+        let fails = !failed && call.text == "patch webhookproviders/apps/autocosmos";
+        failed |= fails;
+        wire::passage(call, if fails { Fate::Fails(503) } else { Fate::Arrives })
+    }));
+    world.api().delete(&hook()).unwrap();
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    assert!(world.api().get(&hook()).is_none());
+    assert!(
+        world
+            .wire()
+            .made()
+            .iter()
+            .any(|made| made.fate == Fate::Fails(503))
+    );
+    apply("https://hooks.example/next");
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    assert_eq!(ready(&world), "True/Available");
+    operator.stop().await.unwrap();
+}
