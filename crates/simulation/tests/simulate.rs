@@ -21,7 +21,7 @@ fn go_through(seeds: Range<u64>) -> Figures {
         seeds,
         broken: false,
         threads: 1,
-        progress: &|_| {},
+        progress: &|_, _| {},
     });
     println!("{}", figures.json(Duration::ZERO));
     if let Some(first) = failures.first() {
@@ -73,7 +73,7 @@ fn a_broken_journal_is_found() {
         seeds: 20..40,
         broken: true,
         threads: 1,
-        progress: &|_| {},
+        progress: &|_, _| {},
     });
     assert!(figures.duplicates > 0, "{figures:?}");
     let doubled = failures.iter().filter(|it| twice(&it.outcome.wrong));

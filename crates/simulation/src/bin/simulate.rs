@@ -110,7 +110,11 @@ fn all(args: &Args) -> ExitCode {
         seeds: args.from..args.from.saturating_add(args.seeds),
         broken: args.break_journal,
         threads: args.threads.unwrap_or(cores),
-        progress: &|figures| {
+        progress: &|figures, failure| {
+            if let Some(failure) = failure {
+                let first = failure.outcome.wrong.first().map_or("", String::as_str);
+                println!("failed: seed {}: {first}", failure.plan.seed);
+            }
             let now = began.elapsed();
             if let Ok(mut told) = told.lock()
                 && now.saturating_sub(*told) >= Duration::from_secs(5)
@@ -128,9 +132,9 @@ fn all(args: &Args) -> ExitCode {
         );
         smallest(&first.plan);
     }
-    for failure in &failures {
-        let first = failure.outcome.wrong.first().map_or("", String::as_str);
-        println!("failed: seed {}: {first}", failure.plan.seed);
+    if !failures.is_empty() {
+        let seeds: Vec<String> = failures.iter().map(|it| it.plan.seed.to_string()).collect();
+        println!("failed: {}", seeds.join(", "));
     }
     println!("{}", figures.json(began.elapsed()));
     ExitCode::from(u8::from(!failures.is_empty()))

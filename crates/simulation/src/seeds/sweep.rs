@@ -19,8 +19,8 @@ pub struct Sweep<'a> {
     pub broken: bool,
     /// How many threads.
     pub threads: usize,
-    /// Told after each seed what there is so far.
-    pub progress: &'a (dyn Fn(&Figures) + Sync),
+    /// Told after each seed what there is so far, and what was wrong with it.
+    pub progress: &'a (dyn Fn(&Figures, Option<&Failure>) + Sync),
 }
 
 /// A seed in which something was wrong.
@@ -49,10 +49,9 @@ pub fn sweep(sweep: &Sweep<'_>) -> (Figures, Vec<Failure>) {
                     let outcome = plan.run();
                     let mut done = lock(&done);
                     done.0.count(&outcome);
-                    (sweep.progress)(&done.0);
-                    if !outcome.wrong.is_empty() {
-                        done.1.push(Failure { plan, outcome });
-                    }
+                    let failure = (!outcome.wrong.is_empty()).then_some(Failure { plan, outcome });
+                    (sweep.progress)(&done.0, failure.as_ref());
+                    done.1.extend(failure);
                 }
             });
         }
