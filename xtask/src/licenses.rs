@@ -4,11 +4,13 @@
 //! `deny.toml`; `about.toml` has the same list.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+
+use serde_json::Value;
 
 use crate::{
     progress::{Failure, cargo, root, say, step},
@@ -29,24 +31,82 @@ const TARGET: &str = "x86_64-unknown-linux-musl";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
-/// Writes the file and looks for each crate in it.
+/// Writes the file, and adds what cargo-about has left out: it reckons with features on its own, and some crate that cargo
+/// links is off in its reckoning.
 pub(crate) fn run(_args: &Args) -> Result<(), Failure> {
     let file = write()?;
-    let text = fs::read_to_string(&file)?;
+    let mut text = fs::read_to_string(&file)?;
     let crates = linked()?;
-    let missing: Vec<&str> = crates
+    let missing: Vec<&String> = crates
         .iter()
-        .map(String::as_str)
         .filter(|one| !text.contains(&format!("\n  {one} ")))
         .collect();
     if !missing.is_empty() {
-        return Err(Failure::new(format!(
-            "{} says nothing of {}; look for their licence and name it in about.toml as clarification",
-            file.display(),
-            missing.join(", ")
-        )));
+        let packages = packages()?;
+        for one in missing {
+            let Some(manifest) = packages.get(one) else {
+                return Err(Failure::new(format!("cargo metadata says nothing of {one}")));
+            };
+            text.push_str(&section(one, manifest)?);
+        }
+        fs::write(&file, text)?;
     }
     say(format_args!("{} ({} crates)", file.display(), crates.len()))
+}
+
+/// Where the manifests of all packages are, by `name version`.
+fn packages() -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let output = cargo()
+        .args(["metadata", "--locked", "--format-version", "1"])
+        .current_dir(root())
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        return Err(Failure::new(format!(
+            "cargo metadata ended with {}",
+            output.status
+        )));
+    }
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    let text = |package: &Value, field: &str| package.get(field).and_then(Value::as_str).map(str::to_owned);
+    let packages = metadata.get("packages").and_then(Value::as_array);
+    Ok(packages
+        .into_iter()
+        .flatten()
+        .filter_map(|package| {
+            let name = format!("{} {}", text(package, "name")?, text(package, "version")?);
+            Some((name, PathBuf::from(text(package, "manifest_path")?)))
+        })
+        .collect())
+}
+
+/// The licence files that a crate has beside its manifest.
+fn section(one: &str, manifest: &Path) -> Result<String, Failure> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(manifest.parent().unwrap_or(manifest))? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_uppercase();
+        if path.is_file() && (name.starts_with("LICEN") || name.starts_with("COPYING")) {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(Failure::new(format!(
+            "{one} has no licence file beside {}; name its licence in about.toml as a clarification",
+            manifest.display()
+        )));
+    }
+    files.sort();
+    let mut text = format!("\n{}\nUsed by:\n  {one} \n", "=".repeat(80));
+    for file in files {
+        text.push('\n');
+        text.push_str(&fs::read_to_string(file)?);
+    }
+    Ok(text)
 }
 
 fn write() -> Result<PathBuf, Failure> {
