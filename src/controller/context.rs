@@ -16,7 +16,8 @@ use kube::{
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    accounts::Accounts, breaker::Breakers, index::Index, memory::Memories, prober::Job, watches::Stores,
+    accounts::Accounts, breaker::Breakers, index::Index, memory::Memories, prober::Job, released::Noting,
+    watches::Stores,
 };
 use crate::{
     api::{
@@ -109,6 +110,8 @@ pub struct Context {
     pub accounts: Accounts,
     /// Limits of removals.
     pub breakers: Breakers,
+    /// Whose turn it is to note what was left in place.
+    pub noting: Noting,
     /// Memories of Webhooks.
     pub memories: Memories,
     /// Who refers to what.

@@ -23,7 +23,7 @@ pub mod providers;
 pub mod publish;
 mod queue;
 pub mod reconcile;
-mod released;
+pub mod released;
 mod resolve;
 mod rivals;
 mod rotation;
@@ -51,6 +51,7 @@ use self::{
     context::{CallObserver, Context, Settings, Transports, Wake},
     index::Index,
     memory::Memories,
+    released::Noting,
 };
 use crate::{
     api::{FIELD_MANAGER, Webhook},
@@ -408,6 +409,7 @@ pub async fn work(
         metrics,
         accounts: Accounts::default(),
         breakers: Breakers::default(),
+        noting: Noting::default(),
         memories: Memories::default(),
         index: Arc::new(Index::default()),
         wake: Wake {

@@ -28,7 +28,8 @@ const ATTEMPTS: u32 = 5;
 
 /// One note at a time: all of a provider's stand in one annotation, and those of many Webhooks that are deleted
 /// together would refuse each other for ever.
-static NOTING: Mutex<()> = Mutex::const_new(());
+#[derive(Debug, Default)]
+pub struct Noting(Mutex<()>);
 
 fn read(metadata: &ObjectMeta) -> BTreeMap<String, String> {
     let text = metadata
@@ -73,11 +74,11 @@ pub(super) async fn remember<'a>(
         ProviderObject::Namespaced(_) => {
             let namespace = metadata.namespace.clone().unwrap_or_default();
             let api: Api<WebhookProvider> = Api::namespaced(ctx.client.clone(), &namespace);
-            note(&api, metadata, target, &hash).await
+            note(&ctx.noting, &api, metadata, target, &hash).await
         }
         ProviderObject::Cluster(_) => {
             let api: Api<ClusterWebhookProvider> = Api::all(ctx.client.clone());
-            note(&api, metadata, target, &hash).await
+            note(&ctx.noting, &api, metadata, target, &hash).await
         }
     };
     match noted {
@@ -97,11 +98,17 @@ fn passes(error: &kube::Error) -> bool {
     }
 }
 
-async fn note<K>(api: &Api<K>, known: &ObjectMeta, target: &str, hash: &str) -> Result<(), kube::Error>
+async fn note<K>(
+    noting: &Noting,
+    api: &Api<K>,
+    known: &ObjectMeta,
+    target: &str,
+    hash: &str,
+) -> Result<(), kube::Error>
 where
     K: Clone + DeserializeOwned + Debug,
 {
-    let _one_at_a_time = NOTING.lock().await;
+    let _one_at_a_time = noting.0.lock().await;
     let name = known.name.clone().unwrap_or_default();
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),

@@ -25,6 +25,7 @@ use crate::{
         context::{CallObserver, Settings, Transports, Wake},
         index::Index,
         memory::Memories,
+        released::Noting,
         watches,
     },
     domain::{
@@ -127,6 +128,7 @@ impl Bench {
             metrics,
             accounts: Accounts::default(),
             breakers: Breakers::default(),
+            noting: Noting::default(),
             memories: Memories::default(),
             index: Arc::new(Index::default()),
             wake: Wake {
