@@ -166,7 +166,8 @@ impl Life {
 
     async fn noticed(&self) {
         let spec = json!({
-            "target": "waiting", "url": "https://hooks.example.com/waiting", "secretRef": { "name": "late" },
+            "providerRef": self.reference("autocosmos"), "target": "waiting",
+            "url": "https://hooks.example.com/waiting", "secretRef": { "name": "late" },
         });
         self.world.webhook("waiting", Autocosmos, spec).await;
         self.world
