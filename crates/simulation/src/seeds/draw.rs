@@ -181,10 +181,12 @@ impl Draw {
     }
 
     /// A target that delivers to where no Webhook has ever asked it to is somebody else's, unless the spec says otherwise.
-    /// So it has to say so where somebody changes what one life has left and the next one finds.
+    /// So it has to say so where somebody changes what one life has left and the next one finds; and where its own user
+    /// changes it: of two URLs that were sent before a death, the operator need not know which one has stayed.
     fn adopt_what_is_changed_by_hand(&mut self) {
         let changed = self.events.iter().filter_map(|(_, deed)| match deed {
             Deed::ByHandUrl(hook, _) => Some(*hook),
+            Deed::Edit(hook, spec) if spec["url"].is_string() => Some(*hook),
             _ => None,
         });
         let names: Vec<String> = changed.map(|hook| self.hooks[hook].name.clone()).collect();

@@ -6,74 +6,45 @@ use webhook_operator::api::provider::ProviderType;
 
 use crate::{explore::registered, manifests::Account};
 
-/// Gives the registration with one of these URLs another one. Its id, if there was one.
-pub(super) fn change_url(
-    models: &Models,
-    provider: ProviderType,
-    urls: &[String],
-    new: &str,
-) -> Option<String> {
-    let found = registered::at(models, provider)
-        .into_iter()
-        .find(|it| urls.contains(&it.url))?;
-    each(models, provider, &found.url, Some(new));
-    Some(found.id)
-}
-
-/// Removes the registration with one of these URLs. Its id, if there was one.
-pub(super) fn remove(models: &Models, provider: ProviderType, urls: &[String]) -> Option<String> {
-    let found = registered::at(models, provider)
-        .into_iter()
-        .find(|it| urls.contains(&it.url))?;
-    each(models, provider, &found.url, None);
-    Some(found.id)
-}
-
-/// Every registration with this URL gets another one, or is removed.
-fn each(models: &Models, provider: ProviderType, url: &str, new: Option<&str>) {
+/// Gives a registration another URL, or removes it. Whether it was there.
+pub(super) fn change(models: &Models, provider: ProviderType, id: &str, new: Option<&str>) -> bool {
+    let shown = |id: u64| models.ricloud().upstream().external_id(id);
     match provider {
-        ProviderType::Conpeek => {
-            let double = models.conpeek();
-            for it in double.objects() {
-                let key = it.application.to_string();
-                match new {
-                    _ if it.url.as_deref() != Some(url) => false,
-                    Some(new) => double.edit(&key, |it| it.url = Some(new.to_owned())),
-                    None => double.remove(&key),
-                };
-            }
-        }
-        ProviderType::Thulium => {
-            let double = models.thulium();
-            for it in double.objects() {
-                let key = it.id.to_string();
-                match new {
-                    _ if it.subscription_url != url => false,
-                    Some(new) => double.edit(&key, |it| new.clone_into(&mut it.subscription_url)),
-                    None => double.remove(&key),
-                };
-            }
-        }
+        ProviderType::Conpeek => match new {
+            Some(new) => models.conpeek().edit(id, |it| it.url = Some(new.to_owned())),
+            None => models.conpeek().remove(id),
+        },
+        ProviderType::Thulium => match new {
+            Some(new) => models
+                .thulium()
+                .edit(id, |it| new.clone_into(&mut it.subscription_url)),
+            None => models.thulium().remove(id),
+        },
         ProviderType::Ricloud => {
-            let double = models.ricloud();
-            for it in double.objects() {
-                let key = it.id.to_string();
-                match new {
-                    _ if it.url != url => false,
-                    Some(new) => double.edit(&key, |it| new.clone_into(&mut it.url)),
-                    None => double.remove(&key),
-                };
+            let configs = models.ricloud().objects();
+            let Some(key) = configs
+                .iter()
+                .find(|it| shown(it.id) == id)
+                .map(|it| it.id.to_string())
+            else {
+                return false;
+            };
+            match new {
+                Some(new) => models.ricloud().edit(&key, |it| new.clone_into(&mut it.url)),
+                None => models.ricloud().remove(&key),
             }
         }
         ProviderType::Autocosmos => {
-            let double = models.autocosmos();
-            for it in double.objects() {
-                let key = format!("{}/{}", it.app_key, it.topic);
-                match new {
-                    _ if it.callback.as_deref() != Some(url) => false,
-                    Some(new) => double.edit(&key, |it| it.callback = Some(new.to_owned())),
-                    None => double.remove(&key),
-                };
+            let topics = models.autocosmos().objects();
+            let Some(topic) = topics.iter().find(|it| it.topic == id) else {
+                return false;
+            };
+            let key = format!("{}/{}", topic.app_key, topic.topic);
+            match new {
+                Some(new) => models
+                    .autocosmos()
+                    .edit(&key, |it| it.callback = Some(new.to_owned())),
+                None => models.autocosmos().remove(&key),
             }
         }
     }

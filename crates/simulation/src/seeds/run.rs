@@ -6,7 +6,10 @@ use fastrand::Rng;
 use futures::FutureExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
-use webhook_operator::{api::provider::ProviderType, lease::LEASE_NAME};
+use webhook_operator::{
+    api::{ID_ANNOTATION, provider::ProviderType},
+    lease::LEASE_NAME,
+};
 
 use super::{
     Outcome, hand,
@@ -20,6 +23,7 @@ use super::{
 use crate::{
     Operator, World,
     apiserver::Id,
+    explore::webhook::annotation,
     manifests,
     operator::OWN_NAMESPACE,
     options,
@@ -377,20 +381,22 @@ impl<'a> Run<'a> {
         let models = std::sync::Arc::clone(self.world.upstreams());
         match deed {
             Deed::ByHandUrl(hook, url) => {
-                let (provider, urls) = self.urls(*hook)?;
-                let Some(_) = hand::change_url(&models, provider, &urls, url) else {
+                let Some((provider, id, webhook)) = self.registered(*hook) else {
                     return Some("it is not registered");
                 };
-                if let Some(webhook) = self.ids.get(hook).and_then(|id| self.world.api().get(id)) {
-                    self.lives.moves(&webhook, url);
+                if !hand::change(&models, provider, &id, Some(url)) {
+                    return Some("it is not registered");
                 }
+                self.lives.moves(&webhook, url);
             }
             Deed::ByHandRemove(hook) => {
-                let (provider, urls) = self.urls(*hook)?;
-                match hand::remove(&models, provider, &urls) {
-                    Some(id) => self.lives.removed(provider, id),
-                    None => return Some("it is not registered"),
+                let Some((provider, id, _)) = self.registered(*hook) else {
+                    return Some("it is not registered");
+                };
+                if !hand::change(&models, provider, &id, None) {
+                    return Some("it is not registered");
                 }
+                self.lives.removed(provider, id);
             }
             Deed::Stranger(provider, url) => {
                 let place = self
@@ -409,11 +415,13 @@ impl<'a> Run<'a> {
         None
     }
 
-    /// Where the registration of this life is, and the URLs that it can have.
-    fn urls(&mut self, number: usize) -> Option<(ProviderType, Vec<String>)> {
+    /// Where the registration of this life is, and its id, as the Webhook has recorded it. An earlier life of the same
+    /// URL may have left another one.
+    fn registered(&mut self, number: usize) -> Option<(ProviderType, String, Value)> {
         let webhook = self.webhook(number)?;
+        let id = annotation(&webhook, ID_ANNOTATION)?.to_owned();
         let life = self.lives.of(&webhook)?;
-        Some((life.form.provider, life.urls.clone()))
+        Some((life.form.provider, id, webhook))
     }
 
     async fn at_process(&mut self, deed: &Deed) -> Option<&'static str> {
