@@ -238,6 +238,7 @@ impl Pass {
                 want,
                 recorded: &self.recorded,
                 applied: self.applied(),
+                took_another: self.took_another(),
                 key: &self.ctx.key,
                 adoption: spec.adoption_policy,
                 drift: spec.drift_policy,
@@ -257,6 +258,18 @@ impl Pass {
             },
             sight,
         )
+    }
+
+    /// Whether the status still tells of another registration than the one that is recorded.
+    fn took_another(&self) -> bool {
+        let told = self
+            .webhook
+            .status
+            .as_ref()
+            .and_then(|status| status.id.as_deref());
+        let recorded = self.recorded.trusted_id();
+        told.zip(recorded)
+            .is_some_and(|(told, recorded)| told != recorded.0)
     }
 
     /// The URL that is there now, if a Webhook of this cluster has left it there.

@@ -51,6 +51,8 @@ pub struct Situation<'a> {
     pub recorded: &'a Recorded,
     /// How the recorded hash relates to what is wanted.
     pub applied: Applied,
+    /// That hash is of another registration than the one that is recorded now, which was taken over since.
+    pub took_another: bool,
     /// Key of marks and proofs.
     pub key: &'a HashKey,
     /// Spec's policy for registrations that are there already.
@@ -497,10 +499,20 @@ fn compare(s: &Situation<'_>, there: &Remote, sight: &Sight) -> Step {
     }
     match s.applied {
         // After an adoption, or a crash between a write and its record. What cannot be read back is written
-        // once more; it does no harm.
-        Applied::Never if fields.is_empty() && !wants_unseen(s.want, there) => done(fields, off),
+        // once more; it does no harm. That there is no secret cannot be read either.
+        Applied::Never
+            if fields.is_empty()
+                && !wants_unseen(s.want, there)
+                && !matches!(s.capabilities.secret, SecretRule::Given { .. }) =>
+        {
+            done(fields, off)
+        }
         Applied::Changed if fields.is_empty() && !may_differ_unseen(s, there) => done(fields, off),
         Applied::Never | Applied::Changed => update(fields, Why::Spec),
+        // What was taken over was off before: nobody has switched off what was done here.
+        Applied::Same | Applied::OtherKey if s.took_another && off == Some(DeactivatedBy::Upstream) => {
+            update(fields, Why::Spec)
+        }
         // Nobody can tell whether the spec changed or the upstream; applied once, whatever the drift policy. Somebody
         // else's switch is still told apart.
         Applied::OtherKey

@@ -272,6 +272,33 @@ fn only_what_was_switched_off_for_its_tests_is_switched_on_for_them() {
     }
 }
 
+#[test]
+fn what_was_taken_over_switched_off_is_switched_on_whatever_the_policy() {
+    for on_deactivation in [OnUpstreamDeactivation::Report, OnUpstreamDeactivation::Reactivate] {
+        for applied in [Applied::Same, Applied::OtherKey] {
+            let case = Case {
+                took_another: true,
+                on_deactivation,
+                applied,
+                ..Case::settled(&ricloud::CAPABILITIES)
+            };
+            assert_eq!(case.reads(off(there("5"))).says(), "update 5 Spec [active]");
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_may_have_been_left_is_written_away_on_adoption() {
+    let taken = |can| Case {
+        applied: Applied::Never,
+        ..Case::settled(can)
+    };
+    let case = taken(&autocosmos::CAPABILITIES).reads(there("5"));
+    assert_eq!(case.says(), "update 5 Spec []");
+    let case = taken(&ricloud::CAPABILITIES).reads(there("5"));
+    assert_eq!(case.says(), "done []", "its secret is its own");
+}
+
 // Keyed by target.
 
 #[test]

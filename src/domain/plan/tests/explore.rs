@@ -414,6 +414,11 @@ fn settle(world: &mut World) -> Result<(), Died> {
                 want: &want,
                 recorded: &recorded,
                 applied: applied(status.applied_hash.as_deref(), &wanted),
+                took_another: status
+                    .id
+                    .as_deref()
+                    .zip(recorded.trusted_id())
+                    .is_some_and(|(told, recorded)| told != recorded.0),
                 key: &key(),
                 adoption: webhook.spec.adoption_policy,
                 drift: webhook.spec.drift_policy,
