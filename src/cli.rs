@@ -164,7 +164,7 @@ pub struct RunArgs {
 
     /// Send traces to this OpenTelemetry collector, by OTLP over HTTP
     ///
-    /// Its base address, such as http://collector.monitoring:4318; /v1/traces is appended. Without it nothing is sent.
+    /// Its base address, such as `http://collector.monitoring:4318`; `/v1/traces` is appended. Without it nothing is sent.
     /// Headers that the collector wants come from the variable OTEL_EXPORTER_OTLP_HEADERS.
     #[arg(long, env = "WEBHOOK_OPERATOR_OTLP_ENDPOINT", value_name = "URL", value_parser = otlp::endpoint)]
     otlp_endpoint: Option<CheckedUrl>,

@@ -3,7 +3,7 @@
 //! Nothing waits for it: spans go into a queue of the SDK (2048 of them; what does not fit is dropped), and a thread of
 //! its own sends them in batches. A collector that is away costs one warning, then attempts that lie further and further
 //! apart, up to five minutes; spans that come meanwhile are dropped. At the end of the process what is queued is sent,
-//! within [`FLUSH`].
+//! within three seconds.
 //!
 //! Requests go through the operator's own HTTP client: same bounds, no redirects, no proxy of the environment. Its
 //! address guard lets them go anywhere but to the metadata addresses of clouds, because who starts the operator names the
@@ -113,7 +113,7 @@ pub fn start(endpoint: Option<&CheckedUrl>) -> Result<Traces, OtlpError> {
 }
 
 impl Traces {
-    /// Sends what is queued, within [`FLUSH`].
+    /// Sends what is queued, within three seconds.
     pub async fn end(self) {
         if !self.sends {
             return;
