@@ -30,7 +30,7 @@ use crate::{
         provider_status::RESYNC,
         recorded::Recorded,
         remote::{RemoteId, Seen},
-        retire::{Farewell, Retirement, farewell, wait_for_create},
+        retire::{Farewell, Retirement, farewell, wait_for_create, wait_for_left_create},
         schedule,
         status::Assessment,
     },
@@ -134,7 +134,14 @@ pub(super) async fn pass(
             drop(turn);
             outcome
         }
-        Ok(Reach::NotNeeded) => Ok(Outcome::Untouched),
+        Ok(Reach::NotNeeded) => {
+            let timeout = provider
+                .as_ref()
+                .map(|provider| provider.settings().timeout.get());
+            let grace = timeout.unwrap_or_default() + MARK_GRACE;
+            Ok(wait_for_left_create(&recorded, ctx.clock.now(), grace)
+                .map_or(Outcome::Untouched, Outcome::NotYet))
+        }
         Err(trouble) => Err(trouble),
     };
     match outcome {

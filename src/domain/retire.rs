@@ -143,6 +143,14 @@ pub fn wait_for_create(s: &Retirement<'_>, now: Timestamp, mark_grace: Duration)
     }
 }
 
+/// The same where the registration is left alone and no call is made to look: whoever is applied with the same content
+/// meanwhile would not see it, and make a second one.
+#[must_use]
+pub fn wait_for_left_create(recorded: &Recorded, now: Timestamp, mark_grace: Duration) -> Option<Duration> {
+    let mark = recorded.mark.as_ref().filter(|mark| mark.retire.is_none())?;
+    mark_wait(mark, now, mark_grace)
+}
+
 fn dismiss(s: &Retirement<'_>, mut ids: Vec<RemoteId>) -> Farewell {
     match s.policy {
         DeletionPolicy::Deactivate if s.capabilities.switch && ids.len() == 1 => {

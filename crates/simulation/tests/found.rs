@@ -295,3 +295,41 @@ async fn a_note_of_what_is_left_is_made_again_when_the_api_server_fails() {
     assert_eq!(ready(&world), "True/Available");
     operator.stop().await.unwrap();
 }
+
+/// A Webhook was deleted whose create was still on its way, and whose policy leaves what it made: it was let go at once,
+/// and the same one applied again saw nothing there and made a second registration.
+#[tokio::test(start_paused = true)]
+async fn a_create_that_may_still_come_is_waited_for_under_orphan_too() {
+    let world = world(ProviderType::Thulium);
+    let mut late = true;
+    world.wire().set_course(Box::new(move |_, call| {
+        let comes_late = late && call.text.starts_with("POST ");
+        late &= !comes_late;
+        let fate = if comes_late {
+            Fate::Late(Duration::from_secs(27))
+        } else {
+            Fate::Arrives
+        };
+        wire::passage(call, fate)
+    }));
+    let operator = Operator::start(&world, options(&[]));
+    let over = json!({"deletionPolicy": "Orphan"});
+    let apply = || {
+        let manifest = manifests::webhook("apps", "a", ProviderType::Thulium, &over);
+        world.api().create(&manifest).unwrap();
+    };
+    apply();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.api().delete(&hook()).unwrap();
+    let deleted = Instant::now();
+    while world.api().get(&hook()).is_some() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(deleted.elapsed() < Duration::from_secs(120), "it ends");
+    }
+    apply();
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    assert_eq!(ready(&world), "True/Available");
+    assert_eq!(world.upstreams().thulium().objects().len(), 1);
+    operator.stop().await.unwrap();
+}
