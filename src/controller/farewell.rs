@@ -35,8 +35,8 @@ use crate::{
         status::Assessment,
     },
     provider::{
-        Account, Call, ErrorClass, Observer, Operation, Priority, Provider, ProviderError, Removal, Standing,
-        Upstream,
+        Account, Call, Effect, ErrorClass, Observer, Operation, Priority, Provider, ProviderError, Removal,
+        Standing, Upstream,
     },
 };
 
@@ -343,16 +343,24 @@ async fn take_away(
             {
                 return Ok(Outcome::NotYet(STALE_RECHECK));
             }
+            Farewell::SwitchOff(id) if memory.with(|memory| memory.is_off) => {
+                return Ok(switched_off(memory, id));
+            }
             Farewell::SwitchOff(id) => {
                 let call = match allowed(ctx, webhook, provider, memory, call, 1).await? {
                     Ok(call) => call,
                     Err(held) => return Ok(Outcome::Held(held)),
                 };
                 let want = last_wanted(ctx, webhook, upstream).await;
-                return Ok(match upstream.switch_off(&call, &id, want.as_ref()).await? {
+                let off = upstream.switch_off(&call, &id, want.as_ref()).await;
+                if off.as_ref().is_err_and(|error| error.effect == Effect::Unknown) {
+                    let until = Instant::now() + account.timeout + MARK_GRACE;
+                    memory.with(|memory| memory.late_switch = Some(until));
+                }
+                return Ok(match off? {
                     Removal::LeftInPlace => Outcome::LeftInPlace(vec![id]),
                     Removal::AlreadyGone => Outcome::Gone,
-                    Removal::Removed | Removal::SwitchedOff => Outcome::SwitchedOff(vec![id]),
+                    Removal::Removed | Removal::SwitchedOff => switched_off(memory, id),
                 });
             }
             Farewell::Remove(ids) => {
@@ -368,6 +376,20 @@ async fn take_away(
                 return remove(ctx, webhook, upstream, &call, ids).await;
             }
         }
+    }
+}
+
+/// It is off. An earlier call for that, which had no answer, may still come, and would switch off what the next Webhook
+/// of the same target writes: until then this one stays.
+fn switched_off(memory: &MemoryCell, id: RemoteId) -> Outcome {
+    let late = memory.with(|memory| {
+        memory.is_off = true;
+        memory.late_switch
+    });
+    let left = late.map(|until| until.saturating_duration_since(Instant::now()));
+    match left.filter(|left| !left.is_zero()) {
+        Some(left) => Outcome::NotYet(left),
+        None => Outcome::SwitchedOff(vec![id]),
     }
 }
 

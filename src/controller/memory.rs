@@ -102,6 +102,10 @@ pub struct Memory {
     pub unfinished: bool,
     /// How often its removal has failed, and how much of the deadline that took.
     pub farewell: Option<Patience>,
+    /// Until when a call that switched it off in vain, as far as is known, may still take effect.
+    pub late_switch: Option<Instant>,
+    /// It is switched off, and is let go once no such call can come any more.
+    pub is_off: bool,
     /// There was no account to remove it with: none could be made, or the upstream refuses its credentials.
     pub no_account: bool,
     /// Told when something happens to the object while a pass of it is under way.
@@ -134,6 +138,8 @@ impl Memory {
             rotation: RotationMemory::default(),
             unfinished: false,
             farewell: None,
+            late_switch: None,
+            is_off: false,
             no_account: false,
             woken: Arc::default(),
             counted: None,

@@ -333,3 +333,38 @@ async fn a_create_that_may_still_come_is_waited_for_under_orphan_too() {
     assert_eq!(world.upstreams().thulium().objects().len(), 1);
     operator.stop().await.unwrap();
 }
+
+/// A deletion that switches off got no answer and was repeated. The first call came after the next Webhook of the same
+/// target had been registered, and switched that one off.
+#[tokio::test(start_paused = true)]
+async fn a_late_call_that_switches_off_does_not_meet_the_next_webhook() {
+    let world = world(ProviderType::Autocosmos);
+    let operator = Operator::start(&world, options(&[]));
+    let over = json!({"deletionPolicy": "Deactivate", "interval": "1m"});
+    let manifest = manifests::webhook("apps", "a", ProviderType::Autocosmos, &over);
+    world.api().create(&manifest).unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(ready(&world), "True/Available");
+    let mut late = true;
+    world.wire().set_course(Box::new(move |_, call| {
+        let comes_late = late && call.text.starts_with("PUT ");
+        late &= !comes_late;
+        let fate = if comes_late {
+            Fate::Late(Duration::from_secs(34))
+        } else {
+            Fate::Arrives
+        };
+        wire::passage(call, fate)
+    }));
+    world.api().delete(&hook()).unwrap();
+    let deleted = Instant::now();
+    while world.api().get(&hook()).is_some() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(deleted.elapsed() < Duration::from_secs(120), "it ends");
+    }
+    world.api().create(&manifest).unwrap();
+    // It has come by then, and what it did has been seen.
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    assert_eq!(ready(&world), "True/Available");
+    operator.stop().await.unwrap();
+}
