@@ -344,7 +344,10 @@ async fn take_away(
                 return Ok(Outcome::NotYet(STALE_RECHECK));
             }
             Farewell::SwitchOff(id) if memory.with(|memory| memory.is_off) => {
-                return Ok(switched_off(memory, id));
+                return Ok(switched_off(memory, vec![id]));
+            }
+            Farewell::Remove(ids) if memory.with(|memory| memory.is_off) => {
+                return Ok(switched_off(memory, ids));
             }
             Farewell::SwitchOff(id) => {
                 let call = match allowed(ctx, webhook, provider, memory, call, 1).await? {
@@ -353,14 +356,10 @@ async fn take_away(
                 };
                 let want = last_wanted(ctx, webhook, upstream).await;
                 let off = upstream.switch_off(&call, &id, want.as_ref()).await;
-                if off.as_ref().is_err_and(|error| error.effect == Effect::Unknown) {
-                    let until = Instant::now() + account.timeout + MARK_GRACE;
-                    memory.with(|memory| memory.late_switch = Some(until));
-                }
-                return Ok(match off? {
+                return Ok(match note_late(memory, account, off)? {
                     Removal::LeftInPlace => Outcome::LeftInPlace(vec![id]),
                     Removal::AlreadyGone => Outcome::Gone,
-                    Removal::Removed | Removal::SwitchedOff => switched_off(memory, id),
+                    Removal::Removed | Removal::SwitchedOff => switched_off(memory, vec![id]),
                 });
             }
             Farewell::Remove(ids) => {
@@ -373,15 +372,31 @@ async fn take_away(
                     Ok(call) => call,
                     Err(held) => return Ok(Outcome::Held(held)),
                 };
-                return remove(ctx, webhook, upstream, &call, ids).await;
+                return remove(ctx, webhook, memory, upstream, &call, ids).await;
             }
         }
     }
 }
 
+/// Notes until when a call that had no answer may still come.
+fn note_late<T>(
+    memory: &MemoryCell,
+    account: &Account,
+    called: Result<T, ProviderError>,
+) -> Result<T, ProviderError> {
+    if called
+        .as_ref()
+        .is_err_and(|error| error.effect == Effect::Unknown)
+    {
+        let until = Instant::now() + account.timeout + MARK_GRACE;
+        memory.with(|memory| memory.late_switch = Some(until));
+    }
+    called
+}
+
 /// It is off. An earlier call for that, which had no answer, may still come, and would switch off what the next Webhook
 /// of the same target writes: until then this one stays.
-fn switched_off(memory: &MemoryCell, id: RemoteId) -> Outcome {
+fn switched_off(memory: &MemoryCell, ids: Vec<RemoteId>) -> Outcome {
     let late = memory.with(|memory| {
         memory.is_off = true;
         memory.late_switch
@@ -389,7 +404,7 @@ fn switched_off(memory: &MemoryCell, id: RemoteId) -> Outcome {
     let left = late.map(|until| until.saturating_duration_since(Instant::now()));
     match left.filter(|left| !left.is_zero()) {
         Some(left) => Outcome::NotYet(left),
-        None => Outcome::SwitchedOff(vec![id]),
+        None => Outcome::SwitchedOff(ids),
     }
 }
 
@@ -456,6 +471,7 @@ async fn hold_back(
 async fn remove(
     ctx: &Context,
     webhook: &Webhook,
+    memory: &MemoryCell,
     upstream: Upstream,
     call: &Call<'_>,
     ids: Vec<RemoteId>,
@@ -469,7 +485,9 @@ async fn remove(
         {
             upstream.stop_using(call, &id, &usage).await?;
         }
-        match upstream.remove(call, &id, want.as_ref()).await? {
+        // Where it cannot be removed it is switched off.
+        let removed = upstream.remove(call, &id, want.as_ref()).await;
+        match note_late(memory, call.account, removed)? {
             Removal::Removed | Removal::AlreadyGone => {}
             Removal::SwitchedOff => off.push(id),
             Removal::LeftInPlace => left.push(id),
@@ -480,7 +498,7 @@ async fn remove(
     } else if off.is_empty() {
         Outcome::Gone
     } else {
-        Outcome::SwitchedOff(off)
+        switched_off(memory, off)
     })
 }
 
