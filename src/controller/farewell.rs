@@ -22,9 +22,10 @@ use super::{
 };
 use crate::{
     api::{Webhook, WebhookStatus, provider::ProviderType, webhook::DeletionPolicy},
+    clock::elapsed,
     domain::{
         backoff,
-        capabilities::TargetRule,
+        capabilities::{Capabilities, Identity, TargetRule},
         desired::Desired,
         owner::ProviderKey,
         provider_status::RESYNC,
@@ -32,7 +33,7 @@ use crate::{
         remote::{RemoteId, Seen},
         retire::{Farewell, Retirement, farewell, wait_for_create, wait_for_left_create},
         schedule,
-        status::Assessment,
+        status::{Assessment, is_settled},
     },
     provider::{
         Account, Call, Effect, ErrorClass, Observer, Operation, Priority, Provider, ProviderError, Removal,
@@ -42,6 +43,9 @@ use crate::{
 
 /// How often a create of unknown outcome is looked for while the object waits to go.
 const MARK_RECHECK: Duration = Duration::from_secs(5);
+
+/// A process that works sees a new object sooner than this. Kubernetes tells times in whole seconds.
+const SEEN_AT_ONCE: Duration = Duration::from_secs(3);
 
 /// How long the cache is given to come up to date.
 const STALE_RECHECK: Duration = Duration::from_secs(1);
@@ -324,6 +328,7 @@ async fn take_away(
         // What is switched off stays there, and a late update would switch it on again.
         let doubt = memory
             .with(|memory| memory.in_doubt)
+            .max(inherited(webhook, memory, account, capabilities))
             .filter(|_| capabilities.switch);
         let left = doubt.map(|until| until.saturating_duration_since(Instant::now()));
         if let Some(left) = left.filter(|left| !left.is_zero()) {
@@ -376,6 +381,29 @@ async fn take_away(
             }
         }
     }
+}
+
+/// Until when a write of the process before this one may still take effect: it may have died with one in flight where
+/// its status does not say that all was done. Where the upstream makes the id, the mark of a create is waited for instead.
+fn inherited(
+    webhook: &Webhook,
+    memory: &MemoryCell,
+    account: &Account,
+    capabilities: &Capabilities,
+) -> Option<Instant> {
+    // Being deleted is a generation of its own.
+    let generation = webhook.metadata.generation.unwrap_or_default();
+    let settled = webhook.status.as_ref().is_some_and(|status| {
+        is_settled(status, generation) || is_settled(status, generation.saturating_sub(1))
+    });
+    if settled || capabilities.identity != Identity::ByTarget {
+        return None;
+    }
+    let born = webhook.metadata.creation_timestamp.as_ref()?.0;
+    memory.with(|memory| {
+        let older = elapsed(born, memory.first_seen_at) > SEEN_AT_ONCE;
+        older.then(|| memory.first_seen + account.timeout + MARK_GRACE)
+    })
 }
 
 /// Notes until when a call that had no answer may still come.

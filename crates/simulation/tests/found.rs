@@ -375,3 +375,37 @@ async fn late_switch(policy: &str) {
     assert_eq!(ready(&world), "True/Available", "{policy}");
     operator.stop().await.unwrap();
 }
+
+/// A process died with its first call for a target on its way, and the Webhook was deleted. The next process found nothing
+/// to switch off and let it go; then the call came, and nobody knew of what it made.
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_process_has_sent_for_a_target_is_waited_for_before_it_goes() {
+    let world = world(ProviderType::Autocosmos);
+    world.wire().set_course(Box::new(|_, call| {
+        let late = call.text.starts_with("POST ");
+        let fate = if late {
+            Fate::Late(Duration::from_secs(34))
+        } else {
+            Fate::Arrives
+        };
+        wire::passage(call, fate)
+    }));
+    let operator = Operator::start(&world, options(&[]));
+    let manifest = manifests::webhook("apps", "a", ProviderType::Autocosmos, &json!({}));
+    world.api().create(&manifest).unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    operator.kill().await;
+    world.wire().set_course(wire::calm());
+    let operator = Operator::start(&world, options(&[]));
+    world.api().delete(&hook()).unwrap();
+    let deleted = Instant::now();
+    while world.api().get(&hook()).is_some() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(deleted.elapsed() < Duration::from_secs(90), "it ends");
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let left = world.upstreams().autocosmos().objects();
+    assert_eq!(left.len(), 1, "the call has come");
+    assert!(!left[0].activo, "{left:?}");
+    operator.stop().await.unwrap();
+}
