@@ -1,14 +1,26 @@
 //! Whether an update may still come late, over a newer one: this process knows of its own that have no answer, and
 //! suspects those of the processes before it. When nothing can come any more, there is one more look.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use super::act::{MARK_GRACE, Pass};
-use crate::{
-    clock::elapsed,
-    domain::capabilities::Identity,
-    provider::{Effect, Provider, ProviderError},
+use super::{
+    act::{MARK_GRACE, Pass},
+    memory::MemoryCell,
 };
+use crate::{
+    api::Webhook,
+    clock::elapsed,
+    domain::{
+        capabilities::{Capabilities, Identity},
+        status::is_settled,
+    },
+    provider::{Account, Effect, Provider, ProviderError},
+};
+
+/// A process that works sees a new object sooner than this. Kubernetes tells times in whole seconds.
+const SEEN_AT_ONCE: Duration = Duration::from_secs(3);
 
 impl Pass {
     /// A write that sets what is there has failed. Where it may have been sent it may also come late, over one that
@@ -54,4 +66,43 @@ impl Pass {
             };
         });
     }
+}
+
+/// Until when a write of the process before this one may still take effect: it may have died with one in flight where
+/// its status does not say that all was done. Where the upstream makes the id, the mark of a create is waited for instead.
+pub(super) fn inherited(
+    webhook: &Webhook,
+    memory: &MemoryCell,
+    account: &Account,
+    capabilities: &Capabilities,
+) -> Option<Instant> {
+    // Being deleted is a generation of its own.
+    let generation = webhook.metadata.generation.unwrap_or_default();
+    let settled = webhook.status.as_ref().is_some_and(|status| {
+        is_settled(status, generation) || is_settled(status, generation.saturating_sub(1))
+    });
+    if settled || capabilities.identity != Identity::ByTarget {
+        return None;
+    }
+    let born = webhook.metadata.creation_timestamp.as_ref()?.0;
+    memory.with(|memory| {
+        let older = elapsed(born, memory.first_seen_at) > SEEN_AT_ONCE;
+        older.then(|| memory.first_seen + account.timeout + MARK_GRACE)
+    })
+}
+
+/// Notes until when a call that had no answer may still come.
+pub(super) fn note_late<T>(
+    memory: &MemoryCell,
+    account: &Account,
+    called: Result<T, ProviderError>,
+) -> Result<T, ProviderError> {
+    if called
+        .as_ref()
+        .is_err_and(|error| error.effect == Effect::Unknown)
+    {
+        let until = Instant::now() + account.timeout + MARK_GRACE;
+        memory.with(|memory| memory.late_switch = Some(until));
+    }
+    called
 }

@@ -15,6 +15,7 @@ use super::{
     breaker::{self, Held, Verdict},
     conclude::usage,
     context::{Context, ProviderObject},
+    doubt::{inherited, note_late},
     memory::MemoryCell,
     publish::{self, Journal, PublishError, event, write_journal, write_status},
     reconcile::{Next, PassError},
@@ -22,10 +23,9 @@ use super::{
 };
 use crate::{
     api::{Webhook, WebhookStatus, provider::ProviderType, webhook::DeletionPolicy},
-    clock::elapsed,
     domain::{
         backoff,
-        capabilities::{Capabilities, Identity, TargetRule},
+        capabilities::TargetRule,
         desired::Desired,
         owner::ProviderKey,
         provider_status::RESYNC,
@@ -33,19 +33,16 @@ use crate::{
         remote::{RemoteId, Seen},
         retire::{Farewell, Retirement, farewell, wait_for_create, wait_for_left_create},
         schedule,
-        status::{Assessment, is_settled},
+        status::Assessment,
     },
     provider::{
-        Account, Call, Effect, ErrorClass, Observer, Operation, Priority, Provider, ProviderError, Removal,
-        Standing, Upstream,
+        Account, Call, ErrorClass, Observer, Operation, Priority, Provider, ProviderError, Removal, Standing,
+        Upstream,
     },
 };
 
 /// How often a create of unknown outcome is looked for while the object waits to go.
 const MARK_RECHECK: Duration = Duration::from_secs(5);
-
-/// A process that works sees a new object sooner than this. Kubernetes tells times in whole seconds.
-const SEEN_AT_ONCE: Duration = Duration::from_secs(3);
 
 /// How long the cache is given to come up to date.
 const STALE_RECHECK: Duration = Duration::from_secs(1);
@@ -381,45 +378,6 @@ async fn take_away(
             }
         }
     }
-}
-
-/// Until when a write of the process before this one may still take effect: it may have died with one in flight where
-/// its status does not say that all was done. Where the upstream makes the id, the mark of a create is waited for instead.
-fn inherited(
-    webhook: &Webhook,
-    memory: &MemoryCell,
-    account: &Account,
-    capabilities: &Capabilities,
-) -> Option<Instant> {
-    // Being deleted is a generation of its own.
-    let generation = webhook.metadata.generation.unwrap_or_default();
-    let settled = webhook.status.as_ref().is_some_and(|status| {
-        is_settled(status, generation) || is_settled(status, generation.saturating_sub(1))
-    });
-    if settled || capabilities.identity != Identity::ByTarget {
-        return None;
-    }
-    let born = webhook.metadata.creation_timestamp.as_ref()?.0;
-    memory.with(|memory| {
-        let older = elapsed(born, memory.first_seen_at) > SEEN_AT_ONCE;
-        older.then(|| memory.first_seen + account.timeout + MARK_GRACE)
-    })
-}
-
-/// Notes until when a call that had no answer may still come.
-fn note_late<T>(
-    memory: &MemoryCell,
-    account: &Account,
-    called: Result<T, ProviderError>,
-) -> Result<T, ProviderError> {
-    if called
-        .as_ref()
-        .is_err_and(|error| error.effect == Effect::Unknown)
-    {
-        let until = Instant::now() + account.timeout + MARK_GRACE;
-        memory.with(|memory| memory.late_switch = Some(until));
-    }
-    called
 }
 
 /// It is off. An earlier call for that, which had no answer, may still come, and would switch off what the next Webhook

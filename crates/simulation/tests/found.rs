@@ -42,6 +42,23 @@ fn world(provider: ProviderType) -> World {
     world
 }
 
+/// Waits until the Webhook is let go, which it is within this time.
+async fn gone_within(world: &World, limit: Duration) {
+    let deleted = Instant::now();
+    while world.api().get(&hook()).is_some() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(deleted.elapsed() < limit, "it ends");
+    }
+}
+
+/// Applies a Webhook at Autocosmos that leaves its registration behind when it goes.
+fn apply_orphan(world: &World, url: &str) {
+    let over = json!({"deletionPolicy": "Orphan", "url": url});
+    let manifest = manifests::webhook("apps", "a", ProviderType::Autocosmos, &over);
+    world.api().create(&manifest).unwrap();
+    world.wire().stir();
+}
+
 fn ready(world: &World) -> String {
     let webhook = world.api().get(&hook()).unwrap();
     let conditions = webhook["status"]["conditions"].as_array();
@@ -199,13 +216,7 @@ async fn a_secret_that_goes_with_its_namespace_is_not_lost() {
 async fn what_is_left_at_a_target_is_remembered_as_it_is_registered() {
     let world = world(ProviderType::Autocosmos);
     let operator = Operator::start(&world, options(&[]));
-    let apply = |url: &str| {
-        let over = json!({"deletionPolicy": "Orphan", "url": url});
-        let manifest = manifests::webhook("apps", "a", ProviderType::Autocosmos, &over);
-        world.api().create(&manifest).unwrap();
-        world.wire().stir();
-    };
-    apply("https://hooks.example/registered");
+    apply_orphan(&world, "https://hooks.example/registered");
     assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
     world
         .api()
@@ -215,7 +226,7 @@ async fn what_is_left_at_a_target_is_remembered_as_it_is_registered() {
     world.api().delete(&hook()).unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(world.api().get(&hook()).is_none());
-    apply("https://hooks.example/next");
+    apply_orphan(&world, "https://hooks.example/next");
     assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
     assert_eq!(ready(&world), "True/Available");
     operator.stop().await.unwrap();
@@ -265,13 +276,7 @@ async fn nothing_is_corrected_on_the_strength_of_a_stale_cache() {
 async fn a_note_of_what_is_left_is_made_again_when_the_api_server_fails() {
     let world = world(ProviderType::Autocosmos);
     let operator = Operator::start(&world, options(&[]));
-    let apply = |url: &str| {
-        let over = json!({"deletionPolicy": "Orphan", "url": url});
-        let manifest = manifests::webhook("apps", "a", ProviderType::Autocosmos, &over);
-        world.api().create(&manifest).unwrap();
-        world.wire().stir();
-    };
-    apply("https://hooks.example/first");
+    apply_orphan(&world, "https://hooks.example/first");
     assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
     let mut failed = false;
     world.wire().set_course(Box::new(move |_, call| {
@@ -290,7 +295,7 @@ async fn a_note_of_what_is_left_is_made_again_when_the_api_server_fails() {
             .iter()
             .any(|made| made.fate == Fate::Fails(503))
     );
-    apply("https://hooks.example/next");
+    apply_orphan(&world, "https://hooks.example/next");
     assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
     assert_eq!(ready(&world), "True/Available");
     operator.stop().await.unwrap();
@@ -321,11 +326,7 @@ async fn a_create_that_may_still_come_is_waited_for_under_orphan_too() {
     apply();
     tokio::time::sleep(Duration::from_secs(1)).await;
     world.api().delete(&hook()).unwrap();
-    let deleted = Instant::now();
-    while world.api().get(&hook()).is_some() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(deleted.elapsed() < Duration::from_secs(120), "it ends");
-    }
+    gone_within(&world, Duration::from_secs(120)).await;
     apply();
     world.wire().stir();
     assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
@@ -364,11 +365,7 @@ async fn late_switch(policy: &str) {
         wire::passage(call, fate)
     }));
     world.api().delete(&hook()).unwrap();
-    let deleted = Instant::now();
-    while world.api().get(&hook()).is_some() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(deleted.elapsed() < Duration::from_secs(120), "it ends");
-    }
+    gone_within(&world, Duration::from_secs(120)).await;
     world.api().create(&manifest).unwrap();
     // It has come by then, and what it did has been seen.
     tokio::time::sleep(Duration::from_secs(180)).await;
@@ -398,11 +395,7 @@ async fn what_a_dead_process_has_sent_for_a_target_is_waited_for_before_it_goes(
     world.wire().set_course(wire::calm());
     let operator = Operator::start(&world, options(&[]));
     world.api().delete(&hook()).unwrap();
-    let deleted = Instant::now();
-    while world.api().get(&hook()).is_some() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(deleted.elapsed() < Duration::from_secs(90), "it ends");
-    }
+    gone_within(&world, Duration::from_secs(90)).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     let left = world.upstreams().autocosmos().objects();
     assert_eq!(left.len(), 1, "the call has come");
