@@ -91,6 +91,17 @@ pub(super) fn inherited(
     })
 }
 
+/// Until when a call may still take effect that switches off what a deleted Webhook leaves: one of this process that had
+/// no answer, or one that the process before it may have died with, where the deletion is older than this process.
+pub(super) fn late_switch(webhook: &Webhook, memory: &MemoryCell, account: &Account) -> Option<Instant> {
+    let deleted = webhook.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    memory.with(|memory| {
+        let older = deleted.is_some_and(|deleted| elapsed(deleted, memory.first_seen_at) > SEEN_AT_ONCE);
+        let inherited = older.then(|| memory.first_seen + account.timeout + MARK_GRACE);
+        memory.late_switch.max(inherited)
+    })
+}
+
 /// Notes until when a call that had no answer may still come.
 pub(super) fn note_late<T>(
     memory: &MemoryCell,

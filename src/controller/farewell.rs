@@ -15,7 +15,7 @@ use super::{
     breaker::{self, Held, Verdict},
     conclude::usage,
     context::{Context, ProviderObject},
-    doubt::{inherited, note_late},
+    doubt::{inherited, late_switch, note_late},
     memory::MemoryCell,
     publish::{self, Journal, PublishError, event, write_journal, write_status},
     reconcile::{Next, PassError},
@@ -346,10 +346,10 @@ async fn take_away(
                 return Ok(Outcome::NotYet(STALE_RECHECK));
             }
             Farewell::SwitchOff(id) if memory.with(|memory| memory.is_off) => {
-                return Ok(switched_off(memory, vec![id]));
+                return Ok(switched_off(webhook, memory, account, vec![id]));
             }
             Farewell::Remove(ids) if memory.with(|memory| memory.is_off) => {
-                return Ok(switched_off(memory, ids));
+                return Ok(switched_off(webhook, memory, account, ids));
             }
             Farewell::SwitchOff(id) => {
                 let call = match allowed(ctx, webhook, provider, memory, call, 1).await? {
@@ -361,7 +361,9 @@ async fn take_away(
                 return Ok(match note_late(memory, account, off)? {
                     Removal::LeftInPlace => Outcome::LeftInPlace(vec![id]),
                     Removal::AlreadyGone => Outcome::Gone,
-                    Removal::Removed | Removal::SwitchedOff => switched_off(memory, vec![id]),
+                    Removal::Removed | Removal::SwitchedOff => {
+                        switched_off(webhook, memory, account, vec![id])
+                    }
                 });
             }
             Farewell::Remove(ids) => {
@@ -382,11 +384,9 @@ async fn take_away(
 
 /// It is off. An earlier call for that, which had no answer, may still come, and would switch off what the next Webhook
 /// of the same target writes: until then this one stays.
-fn switched_off(memory: &MemoryCell, ids: Vec<RemoteId>) -> Outcome {
-    let late = memory.with(|memory| {
-        memory.is_off = true;
-        memory.late_switch
-    });
+fn switched_off(webhook: &Webhook, memory: &MemoryCell, account: &Account, ids: Vec<RemoteId>) -> Outcome {
+    memory.with(|memory| memory.is_off = true);
+    let late = late_switch(webhook, memory, account);
     let left = late.map(|until| until.saturating_duration_since(Instant::now()));
     match left.filter(|left| !left.is_zero()) {
         Some(left) => Outcome::NotYet(left),
@@ -484,7 +484,7 @@ async fn remove(
     } else if off.is_empty() {
         Outcome::Gone
     } else {
-        switched_off(memory, off)
+        switched_off(webhook, memory, call.account, off)
     })
 }
 

@@ -18,8 +18,8 @@ use simulation::{
     wire::{self, Fate, Peer},
 };
 use tokio::time::Instant;
-use upstream_doubles::ThuliumBehaviour;
-use webhook_operator::api::provider::ProviderType;
+use upstream_doubles::{ConfigState, ThuliumBehaviour};
+use webhook_operator::api::{ID_ANNOTATION, RECONCILE_REQUESTED_AT, provider::ProviderType};
 
 const SILENCE: Duration = Duration::from_secs(80);
 const LONGEST: Duration = Duration::from_secs(1200);
@@ -341,13 +341,21 @@ async fn a_create_that_may_still_come_is_waited_for_under_orphan_too() {
 async fn a_late_call_that_switches_off_does_not_meet_the_next_webhook() {
     // Autocosmos switches off what it cannot remove.
     for policy in ["Deactivate", "Delete"] {
-        late_switch(policy).await;
+        late_switch(policy, false).await;
     }
 }
 
-async fn late_switch(policy: &str) {
+/// The same where the process that sent the call has died: the next one repeats it and has to wait as well.
+#[tokio::test(start_paused = true)]
+async fn a_late_call_of_a_dead_process_does_not_switch_off_the_next_webhook() {
+    for policy in ["Deactivate", "Delete"] {
+        late_switch(policy, true).await;
+    }
+}
+
+async fn late_switch(policy: &str, dies: bool) {
     let world = world(ProviderType::Autocosmos);
-    let operator = Operator::start(&world, options(&[]));
+    let mut operator = Operator::start(&world, options(&[]));
     let over = json!({"deletionPolicy": policy, "interval": "1m"});
     let manifest = manifests::webhook("apps", "a", ProviderType::Autocosmos, &over);
     world.api().create(&manifest).unwrap();
@@ -365,6 +373,11 @@ async fn late_switch(policy: &str) {
         wire::passage(call, fate)
     }));
     world.api().delete(&hook()).unwrap();
+    if dies {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        operator.kill().await;
+        operator = Operator::start(&world, options(&[]));
+    }
     gone_within(&world, Duration::from_secs(120)).await;
     world.api().create(&manifest).unwrap();
     // It has come by then, and what it did has been seen.
@@ -400,5 +413,55 @@ async fn what_a_dead_process_has_sent_for_a_target_is_waited_for_before_it_goes(
     let left = world.upstreams().autocosmos().objects();
     assert_eq!(left.len(), 1, "the call has come");
     assert!(!left[0].activo, "{left:?}");
+    operator.stop().await.unwrap();
+}
+
+/// A registration that was switched off at the upstream was taken over in the place of one that was gone, and the process
+/// died before it was switched on. The next process found its status settled and took the switch for somebody else's:
+/// the Webhook said `DeactivatedUpstream` for ever.
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_over_switched_off_is_switched_on_after_a_death() {
+    let world = world(ProviderType::Ricloud);
+    let operator = Operator::start(&world, options(&[]));
+    let over = json!({"test": {"mode": "Upstream"}});
+    let manifest = manifests::webhook("apps", "a", ProviderType::Ricloud, &over);
+    world.api().create(&manifest).unwrap();
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    let ricloud = world.upstreams().ricloud();
+    let first = ricloud.objects()[0].id;
+    let request = http::Request::post(format!("{}/configs/webhook", ricloud.url()))
+        .header("authorization", format!("Token {}", Account::demo().password))
+        .header("content-type", "application/json")
+        .body(json!({"url": manifest["spec"]["url"]}).to_string().into())
+        .unwrap();
+    world.upstreams().exchange(request).await.unwrap();
+    let second = ricloud.objects()[1].id;
+    let shown = |id| json!(ricloud.upstream().external_id(id));
+    assert!(ricloud.edit(&second.to_string(), |it| it.state = ConfigState::Deactivated));
+    assert!(ricloud.remove(&first.to_string()));
+    world.wire().set_course(Box::new(|_, call| {
+        let recorded = call.text == "patch webhooks/apps/a";
+        wire::passage(call, if recorded { Fate::DiesAfter } else { Fate::Arrives })
+    }));
+    let ask = json!({"metadata": {"annotations": {RECONCILE_REQUESTED_AT: "now"}}});
+    world.api().patch(&hook(), &ask).unwrap();
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Killed);
+    operator.kill().await;
+    let webhook = world.api().get(&hook()).unwrap();
+    assert_eq!(webhook["metadata"]["annotations"][ID_ANNOTATION], shown(second));
+    assert_eq!(
+        webhook["status"]["id"],
+        shown(first),
+        "the status tells of the one that is gone"
+    );
+    world.wire().set_course(wire::calm());
+    let operator = Operator::start(&world, options(&[]));
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    assert_eq!(ready(&world), "True/Available");
+    let states: Vec<ConfigState> = ricloud.objects().iter().map(|it| it.state).collect();
+    assert_eq!(states, [ConfigState::Valid]);
     operator.stop().await.unwrap();
 }
