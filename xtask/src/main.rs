@@ -11,13 +11,12 @@ mod crds;
 mod demo;
 mod deny;
 mod docs;
-mod explore;
 mod judges;
 mod kubectl;
 mod licenses;
 mod programs;
 mod progress;
-mod simulate;
+mod simulation;
 mod stand;
 mod test;
 mod tools;
@@ -58,9 +57,9 @@ enum Task {
     /// Kill the operator hundreds of times under faults, and judge what is left of it.
     Chaos(chaos::Args),
     /// Let the operator die, lose answers and meet conflicts at every call of every operation, on virtual time.
-    Explore(explore::Args),
+    Explore(simulation::Args),
     /// Run lives of many Webhooks that seeds decide, on virtual time: users, strangers, faults, deaths, replicas.
-    Simulate(simulate::Args),
+    Simulate(simulation::Args),
     /// Let others' programs judge what is done here.
     Judges(judges::Args),
     /// Do all that a change has to pass: tests, formatting, lints, docs, licences.
@@ -81,8 +80,8 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Crds(args) => crds::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Chaos(args) => chaos::run(&args),
-        Task::Explore(args) => explore::run(&args),
-        Task::Simulate(args) => simulate::run(&args),
+        Task::Explore(args) => simulation::run("explore", &args),
+        Task::Simulate(args) => simulation::run("simulate", &args),
         Task::Judges(args) => judges::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Deny(args) => deny::run(&args),

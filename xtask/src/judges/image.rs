@@ -1,9 +1,11 @@
 //! Docker builds the image of the Dockerfile twice, and runs what it built: nothing in it but the operator and licences,
-//! the same binary both times, and it works with neither a shell, a writable file, a right nor a network.
+//! the same binary both times, and it works with neither a shell, a writable file, a right nor a network. Then it builds
+//! the one for arm64, which QEMU runs where it is there.
 
 use std::{
     collections::BTreeSet,
     fs,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -14,6 +16,14 @@ use crate::progress::{Failure, root, step};
 
 /// Both builds; the second is taken away again.
 const TAGS: [&str; 2] = ["webhook-operator:judged", "webhook-operator:judged-again"];
+/// The one for the other architecture.
+const ARM64: &str = "webhook-operator:judged-arm64";
+/// What the binary says when it is asked for its version.
+const VERSION: &str = concat!("webhook-operator ", env!("CARGO_PKG_VERSION"));
+/// What runs its binary.
+const QEMU: [&str; 2] = ["qemu-aarch64-static", "qemu-aarch64"];
+/// The number of the architecture in the header of its binary: EM_AARCH64.
+const AARCH64: u16 = 183;
 /// All that may be in the image. The last is there after `cargo xtask licenses` only.
 const FILES: [&str; 3] = ["webhook-operator", "LICENSE", "THIRD-PARTY-LICENSES"];
 /// What Docker puts into each container for itself.
@@ -25,10 +35,10 @@ pub(super) fn run() -> Result<Outcome, Failure> {
         return Ok(Outcome::Missing(missing));
     }
     let [first, second] = TAGS;
-    build(first, false)?;
+    build("image", first, &[])?;
     let (size, files) = contents(first)?;
     let version = works(first)?;
-    build(second, true)?;
+    build("image-again", second, &["--no-cache"])?;
     let binaries = (digest(first)?, digest(second)?);
     docker(&["image", "rm", second])?;
     if binaries.0 != binaries.1 {
@@ -37,11 +47,20 @@ pub(super) fn run() -> Result<Outcome, Failure> {
             binaries.0, binaries.1
         )));
     }
+    build("image-arm64", ARM64, &["--platform", "linux/arm64"])?;
+    let (arm64_size, arm64_files) = contents(ARM64)?;
+    if arm64_files != files {
+        return Err(Failure::new(format!(
+            "the image for arm64 has other files: {arm64_files:?}"
+        )));
+    }
+    let arm64 = with_binary(ARM64, runs_on_arm64)?;
     Ok(Outcome::Agrees(format!(
-        "{version} runs read-only, without rights and network; {:.1} MB with {}; built twice: {}",
+        "{version} runs read-only, without rights and network; {:.1} MB with {}; built twice: {}; arm64: {:.1} MB, {arm64}",
         size / 1e6,
         files.into_iter().collect::<Vec<_>>().join(", "),
-        binaries.0
+        binaries.0,
+        arm64_size / 1e6,
     )))
 }
 
@@ -71,15 +90,15 @@ fn docker(arguments: &[&str]) -> Result<String, Failure> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn build(tag: &str, anew: bool) -> Result<(), Failure> {
+fn build(name: &str, tag: &str, how: &[&str]) -> Result<(), Failure> {
     let mut docker = Command::new("docker");
     docker
         .args(["build", "--progress=plain", "--tag", tag])
-        .args(anew.then_some("--no-cache"))
+        .args(how)
         .arg(".")
         .env("DOCKER_BUILDKIT", "1")
         .current_dir(root());
-    step(if anew { "image-again" } else { "image" }, &mut docker)
+    step(name, &mut docker)
 }
 
 /// The size in bytes, and the files. Who it runs as and what it starts are judged.
@@ -146,7 +165,7 @@ fn works(tag: &str) -> Result<String, Failure> {
         docker
     };
     let version = run_with_input(&mut confined(&["--version"]), String::new())?;
-    if version.trim() != concat!("webhook-operator ", env!("CARGO_PKG_VERSION")) {
+    if version.trim() != VERSION {
         return Err(Failure::new(format!("its version is {version:?}")));
     }
     let example = fs::read_to_string(root().join("examples/conpeek/webhook.yaml"))?;
@@ -160,18 +179,49 @@ fn works(tag: &str) -> Result<String, Failure> {
     Ok(version.trim().to_owned())
 }
 
-/// SHA-256 of the binary.
-fn digest(tag: &str) -> Result<String, Failure> {
+/// Does something with a copy of the binary.
+fn with_binary<T>(tag: &str, work: impl FnOnce(&Path) -> Result<T, Failure>) -> Result<T, Failure> {
     let folder = tempfile::tempdir()?;
     let binary = folder.path().join("webhook-operator");
     with_container(tag, |container| {
         let from = format!("{container}:/webhook-operator");
         docker(&["cp", &from, &binary.to_string_lossy()])
     })?;
-    let output = Command::new("sha256sum").arg(&binary).output()?;
+    work(&binary)
+}
+
+/// SHA-256 of the binary.
+fn digest(tag: &str) -> Result<String, Failure> {
+    let output = with_binary(tag, |binary| {
+        Ok(Command::new("sha256sum").arg(binary).output()?)
+    })?;
     let text = String::from_utf8(output.stdout)?;
     match text.split_whitespace().next() {
         Some(digest) => Ok(format!("sha256:{digest}")),
         None => Err(Failure::new("sha256sum said nothing")),
     }
+}
+
+/// That it is a binary for arm64, and what it says about itself if there is something that runs it.
+fn runs_on_arm64(binary: &Path) -> Result<String, Failure> {
+    // e_machine of the ELF header.
+    let head = fs::read(binary)?;
+    let machine = head
+        .get(18..20)
+        .and_then(|bytes| <[u8; 2]>::try_from(bytes).ok())
+        .map(u16::from_le_bytes);
+    if machine != Some(AARCH64) {
+        return Err(Failure::new(format!("its binary is for machine {machine:?}")));
+    }
+    for qemu in QEMU {
+        let Ok(output) = Command::new(qemu).arg(binary).arg("--version").output() else {
+            continue;
+        };
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if said != VERSION {
+            return Err(Failure::new(format!("{qemu} runs it, and it says {said:?}")));
+        }
+        return Ok(format!("{qemu} runs it"));
+    }
+    Ok("not run: no qemu-user-static here".to_owned())
 }
