@@ -4,7 +4,12 @@
 //! Manifests are written as users write them; what is read back is typed. Every wait is bounded, and its failure
 //! message shows the object, its Events and what the log says of it.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::Debug,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use k8s_openapi::{
     ByteString,
@@ -481,10 +486,33 @@ impl World {
     }
 }
 
+/// Addresses of all doubles that there were. The Webhooks of tests that are over stay in the cluster: to whoever got such
+/// an address again they would be Webhooks of another namespace at the same upstream.
+static USED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Doubles at addresses that no test had before.
+async fn unused_doubles() -> Doubles {
+    loop {
+        let doubles = Doubles::start(Options::default())
+            .await
+            .expect("start the doubles");
+        let urls = [
+            doubles.conpeek().url(),
+            doubles.thulium().url(),
+            doubles.ricloud().url(),
+            doubles.autocosmos().url(),
+        ];
+        let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = used.len();
+        used.extend(urls.iter().cloned());
+        if used.len() == count + urls.len() {
+            return doubles;
+        }
+    }
+}
+
 async fn doubles(namespace: &str) -> Doubles {
-    let doubles = Doubles::start(Options::default())
-        .await
-        .expect("start the doubles");
+    let doubles = unused_doubles().await;
     let keys = Keys::of(namespace);
     let conpeek = ConpeekAccount::new(namespace, &keys.conpeek);
     doubles.conpeek().add_account(conpeek);
