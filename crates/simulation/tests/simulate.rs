@@ -118,7 +118,7 @@ fn plans_have_everything_in_them() {
     assert!((30..=80).contains(&pairs), "{pairs}");
 }
 
-const KINDS: [&str; 18] = [
+const KINDS: [&str; 20] = [
     "apply",
     "edit",
     "ask",
@@ -137,6 +137,8 @@ const KINDS: [&str; 18] = [
     "compact",
     "API server",
     "upstream",
+    "switched by hand",
+    "key",
 ];
 
 fn kind(deed: &Deed) -> &'static str {
@@ -161,6 +163,8 @@ fn kind(deed: &Deed) -> &'static str {
             simulation::seeds::Whom::ApiServer => 16,
             simulation::seeds::Whom::Upstream(_) => 17,
         },
+        Deed::ByHandSwitch(..) => 18,
+        Deed::Revoke(..) => 19,
     };
     KINDS.get(position).copied().unwrap_or_default()
 }

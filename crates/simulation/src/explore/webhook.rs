@@ -136,7 +136,11 @@ impl Found<'_> {
     /// State word, switch, URL and handled requests.
     fn state(&self, found: &Registration) -> Vec<String> {
         let status = &self.webhook["status"];
-        let by_us = if found.on { "new" } else { "deactivated" };
+        let by_us = match (found.on, self.is_probed()) {
+            (true, true) => "valid",
+            (true, false) => "new",
+            (false, _) => "deactivated",
+        };
         let handled = |name: &str| annotation(self.webhook, name).unwrap_or_default();
         let deactivated_by = if found.on { "" } else { "Spec" };
         let expected = [
@@ -157,12 +161,18 @@ impl Found<'_> {
             .collect()
     }
 
+    /// Whether the operator tests it.
+    fn is_probed(&self) -> bool {
+        self.webhook["spec"]["test"]["mode"] == "Probe"
+    }
+
     fn conditions(&self, on: bool) -> Vec<String> {
         let mut wrong = Vec::new();
         let generation = &self.webhook["metadata"]["generation"];
         let status = &self.webhook["status"];
         let tested = match (self.provider, on) {
             (ProviderType::Ricloud, true) => ("True", "Passed"),
+            _ if self.is_probed() => ("True", "Passed"),
             _ => ("Unknown", "NotRun"),
         };
         let secret = match self.provider {

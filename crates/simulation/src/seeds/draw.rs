@@ -90,6 +90,7 @@ impl Draw {
         self.adopt_what_is_changed_by_hand();
         self.drops(&places, span);
         self.troubles(&places, pair, span);
+        self.second_thoughts(&places, &forms, span);
         self.events.sort_by_key(|(at, _)| *at);
         let events = std::mem::take(&mut self.events).into_iter().enumerate();
         Plan {
@@ -349,6 +350,73 @@ impl Draw {
             1 => self.add(at, Deed::DropNamespace(place.namespace)),
             _ => {}
         }
+    }
+
+    /// What came to mind when the rest was long known: drawn from dice of its own, so that a seed keeps what it had.
+    fn second_thoughts(&mut self, places: &[(Place, u32)], forms: &[&'static Dialect], span: Duration) {
+        let seed = self.dice.clone().u64(..);
+        let first = std::mem::replace(&mut self.dice, Rng::with_seed(seed));
+        self.revoke(places, span);
+        for hook in 0..self.hooks.len() {
+            self.switch_by_hand(hook, span);
+            self.test(hook);
+            self.rival(hook, forms, span);
+        }
+        self.dice = first;
+    }
+
+    /// A key is refused for a while, now and then.
+    fn revoke(&mut self, places: &[(Place, u32)], span: Duration) {
+        if self.dice.u8(0..4) > 0 {
+            return;
+        }
+        let (place, _) = &places[self.dice.usize(0..places.len())];
+        let at = self.time(Duration::ZERO, span);
+        let time = Duration::from_secs(self.dice.u64(5..=240));
+        self.add(at, Deed::Revoke(place.clone(), time));
+    }
+
+    /// Somebody switches it off; the operator or somebody switches it on again.
+    fn switch_by_hand(&mut self, hook: usize, span: Duration) {
+        if !has_switch(self.hooks[hook].place.provider) || self.dice.u8(0..3) > 0 {
+            return;
+        }
+        let at = self.time(Duration::ZERO, span);
+        self.add(at, Deed::ByHandSwitch(hook, false));
+        if self.dice.bool() {
+            let all = self.hooks[hook].name.clone();
+            for hook in self.hooks.iter_mut().filter(|it| it.name == all) {
+                hook.spec["onUpstreamDeactivation"] = json!("Reactivate");
+            }
+        } else {
+            let later = self.time(at, span);
+            self.add(later, Deed::ByHandSwitch(hook, true));
+        }
+    }
+
+    /// The operator tests it.
+    fn test(&mut self, hook: usize) {
+        if !has_switch(self.hooks[hook].place.provider) && self.dice.u8(0..4) == 0 {
+            self.hooks[hook].spec["test"] = json!({"mode": "Probe"});
+        }
+    }
+
+    /// Another one asks for the same as it, for a while.
+    fn rival(&mut self, hook: usize, forms: &[&'static Dialect], span: Duration) {
+        // A secret that ricloud does not show again is the one's own: the other can never take it over.
+        let provider = self.hooks[hook].place.provider;
+        let secretive = forms
+            .iter()
+            .any(|form| form.provider == provider && form.name == "ricloud-secretive");
+        if secretive || self.dice.u8(0..12) > 0 {
+            return;
+        }
+        let Hook { place, name, spec } = self.hooks[hook].clone();
+        let rival = self.hook(&place, &format!("{name}-rival"), spec);
+        let at = self.time(Duration::ZERO, span);
+        self.add(at, Deed::Apply(rival));
+        let end = self.time(at, span);
+        self.add(end, Deed::Delete(rival));
     }
 
     fn troubles(&mut self, places: &[(Place, u32)], pair: bool, span: Duration) {

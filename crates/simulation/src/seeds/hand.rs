@@ -1,26 +1,36 @@
 //! What people do at an upstream without the operator.
 
 use bytes::Bytes;
-use upstream_doubles::{Models, ThuliumWebhook};
+use upstream_doubles::{ConfigState, Models, ThuliumWebhook};
 use webhook_operator::api::provider::ProviderType;
 
 use crate::{explore::registered, manifests::Account};
 
-/// Gives a registration another URL, or removes it. Whether it was there.
-pub(super) fn change(models: &Models, provider: ProviderType, id: &str, new: Option<&str>) -> bool {
-    let shown = |id: u64| models.ricloud().upstream().external_id(id);
+/// What somebody does to a registration.
+#[derive(Clone, Copy)]
+pub(super) enum Change<'a> {
+    Url(&'a str),
+    Switch(bool),
+    Remove,
+}
+
+/// Does it. Whether it was there, and had a switch where one is needed.
+pub(super) fn change(models: &Models, provider: ProviderType, id: &str, change: Change<'_>) -> bool {
     match provider {
-        ProviderType::Conpeek => match new {
-            Some(new) => models.conpeek().edit(id, |it| it.url = Some(new.to_owned())),
-            None => models.conpeek().remove(id),
+        ProviderType::Conpeek => match change {
+            Change::Url(new) => models.conpeek().edit(id, |it| it.url = Some(new.to_owned())),
+            Change::Remove => models.conpeek().remove(id),
+            Change::Switch(_) => false,
         },
-        ProviderType::Thulium => match new {
-            Some(new) => models
+        ProviderType::Thulium => match change {
+            Change::Url(new) => models
                 .thulium()
                 .edit(id, |it| new.clone_into(&mut it.subscription_url)),
-            None => models.thulium().remove(id),
+            Change::Remove => models.thulium().remove(id),
+            Change::Switch(_) => false,
         },
         ProviderType::Ricloud => {
+            let shown = |id: u64| models.ricloud().upstream().external_id(id);
             let configs = models.ricloud().objects();
             let Some(key) = configs
                 .iter()
@@ -29,9 +39,12 @@ pub(super) fn change(models: &Models, provider: ProviderType, id: &str, new: Opt
             else {
                 return false;
             };
-            match new {
-                Some(new) => models.ricloud().edit(&key, |it| new.clone_into(&mut it.url)),
-                None => models.ricloud().remove(&key),
+            match change {
+                Change::Url(new) => models.ricloud().edit(&key, |it| new.clone_into(&mut it.url)),
+                Change::Switch(on) => models
+                    .ricloud()
+                    .edit(&key, |it| it.state = switched(it.state, on)),
+                Change::Remove => models.ricloud().remove(&key),
             }
         }
         ProviderType::Autocosmos => {
@@ -40,13 +53,23 @@ pub(super) fn change(models: &Models, provider: ProviderType, id: &str, new: Opt
                 return false;
             };
             let key = format!("{}/{}", topic.app_key, topic.topic);
-            match new {
-                Some(new) => models
+            match change {
+                Change::Url(new) => models
                     .autocosmos()
                     .edit(&key, |it| it.callback = Some(new.to_owned())),
-                None => models.autocosmos().remove(&key),
+                Change::Switch(on) => models.autocosmos().edit(&key, |it| it.activo = on),
+                Change::Remove => models.autocosmos().remove(&key),
             }
         }
+    }
+}
+
+/// Who switches on in the panel has it tested there as well.
+fn switched(state: ConfigState, on: bool) -> ConfigState {
+    match (state, on) {
+        (_, false) => ConfigState::Deactivated,
+        (ConfigState::Deactivated, true) => ConfigState::Valid,
+        (state, true) => state,
     }
 }
 

@@ -17,13 +17,26 @@ pub(super) struct Life {
     pub(super) uid: String,
     pub(super) label: String,
     pub(super) form: &'static Dialect,
+    /// Where an upstream knows it by this.
+    target: Option<String>,
     /// Every URL that its registration can have, by its user's wish or by hand.
     pub(super) urls: Vec<String>,
     pub(super) end: Option<End>,
 }
 
+impl Life {
+    /// Whether it could take over what another one has left.
+    fn can_have(&self, other: &Self) -> bool {
+        self.label == other.label
+            || (self.target.is_some() && self.target == other.target)
+            || self.urls.iter().any(|url| other.urls.contains(url))
+    }
+}
+
 /// How a life has ended.
 pub(super) struct End {
+    /// How many had ended before.
+    order: usize,
     /// What is to become of its registration.
     pub(super) left: Left,
     /// Ids of what was registered for it then.
@@ -66,6 +79,7 @@ impl Lives {
             uid: text(&metadata["uid"]).to_owned(),
             label: format!("{}/{}", text(&metadata["namespace"]), text(&metadata["name"])),
             form,
+            target: webhook["spec"]["target"].as_str().map(str::to_owned),
             urls: vec![text(&webhook["spec"]["url"]).to_owned()],
             end: None,
         });
@@ -87,6 +101,7 @@ impl Lives {
     /// A Webhook is about to be deleted.
     pub(super) fn end(&mut self, webhook: &Value, models: &Models) {
         let recorded = annotation(webhook, ID_ANNOTATION).unwrap_or_default().to_owned();
+        let order = self.all.iter().filter(|life| life.end.is_some()).count();
         if let Some(life) = self.of(webhook).filter(|life| life.end.is_none()) {
             let there = registered::at(models, life.form.provider);
             let ids = there
@@ -94,6 +109,7 @@ impl Lives {
                 .filter(|it| it.id == recorded && life.urls.contains(&it.url))
                 .map(|it| it.id);
             life.end = Some(End {
+                order,
                 left: left(webhook, life.form),
                 ids: ids.collect(),
             });
@@ -146,14 +162,27 @@ impl Lives {
                 None => wrong.push(format!("a stranger's {wanted:?} is gone, or taken")),
             }
         }
-        // The last life first: it may hold what an earlier one has left.
-        let lives = self.all.iter().filter(|life| life.form.provider == provider);
-        for life in lives.rev() {
-            let Some(end) = &life.end else { continue };
+        // The last that ended first: it may hold what an earlier one has left.
+        let mut ended: Vec<(&Life, &End)> = self
+            .all
+            .iter()
+            .filter(|life| life.form.provider == provider)
+            .filter_map(|life| Some((life, life.end.as_ref()?)))
+            .collect();
+        ended.sort_by_key(|(_, end)| std::cmp::Reverse(end.order));
+        for (position, (life, end)) in ended.iter().enumerate() {
             if end.left == Left::Nothing {
                 continue;
             }
             let label = &life.label;
+            // Those that could have had it as well, and have ended as well: who took it over from this one ended later.
+            let among = |others: &[(&Life, &End)], left: Left| {
+                let mut others = others.iter();
+                others.any(|(other, end)| {
+                    end.left == left && !std::ptr::eq(*other, *life) && other.can_have(life)
+                })
+            };
+            let later = &ended[..position];
             // One life, one registration: a second one of the same is left for the complaint below. Lives of one name
             // may have had the same URL, so what was recorded goes first.
             let recorded = rest.iter().position(|it| end.ids.contains(&it.id));
@@ -161,19 +190,16 @@ impl Lives {
                 |it: &Registration| life.urls.contains(&it.url) && !self.is_recorded(provider, &it.id);
             if let Some(position) = recorded.or_else(|| rest.iter().position(of_it)) {
                 let kept = rest.remove(position);
-                if end.left == Left::SwitchedOff && kept.on {
+                // Who leaves it as it was may have switched it on, and have been deleted before that was recorded. And
+                // what nobody has recorded may be of any of them.
+                let as_it_was = if recorded.is_some() { later } else { &ended };
+                if end.left == Left::SwitchedOff && kept.on && !among(as_it_was, Left::AsItWas) {
                     wrong.push(format!("what {label} has left is on: {kept:?}"));
                 }
             }
             for id in &end.ids {
                 let by_hand = self.removed.contains(&(provider, id.clone()));
-                // Another life may have taken it over, and have ended in its turn.
-                let theirs = lives_after(&self.all, life).any(|later| {
-                    later.form.provider == provider
-                        && later.label == life.label
-                        && later.end.as_ref().is_some_and(|end| end.left == Left::Nothing)
-                });
-                if !by_hand && !theirs && !all.iter().any(|it| it.id == *id) {
+                if !by_hand && !among(later, Left::Nothing) && !all.iter().any(|it| it.id == *id) {
                     wrong.push(format!(
                         "{label} keeps {id} ({:?}), and it is not there",
                         end.left
@@ -192,10 +218,4 @@ impl Lives {
         }));
         wrong
     }
-}
-
-fn lives_after<'a>(all: &'a [Life], life: &Life) -> impl Iterator<Item = &'a Life> {
-    let position = all.iter().position(|it| it.uid == life.uid);
-    all.iter()
-        .skip(position.map_or(usize::MAX, |position| position + 1))
 }

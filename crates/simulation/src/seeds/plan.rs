@@ -137,6 +137,10 @@ pub enum Deed {
     ByHandUrl(usize, String),
     /// Somebody removes its registration at the upstream.
     ByHandRemove(usize),
+    /// Somebody switches its registration on or off at the upstream.
+    ByHandSwitch(usize, bool),
+    /// What the provider's Secret holds is refused by the upstream for so long: the key was changed there first.
+    Revoke(Place, Duration),
     /// Somebody registers something of their own there, with this URL.
     Stranger(ProviderType, String),
     /// A process dies.
@@ -280,6 +284,10 @@ impl Plan {
             Deed::DropNamespace(namespace) => format!("delete namespace {namespace}"),
             Deed::ByHandUrl(hook, url) => format!("by hand: registration of {} gets {url}", name(hook)),
             Deed::ByHandRemove(hook) => format!("by hand: registration of {} is removed", name(hook)),
+            Deed::ByHandSwitch(hook, on) => format!("by hand: registration of {} is on: {on}", name(hook)),
+            Deed::Revoke(place, time) => {
+                format!("the key of provider {place} is refused for {} s", time.as_secs())
+            }
             Deed::Stranger(provider, url) => format!("by hand: a stranger's {url} at {}", provider.as_str()),
             Deed::Kill(replica) => format!("kill the {replica:?}"),
             Deed::CutOff(replica, time) => {
