@@ -319,7 +319,8 @@ impl Pass {
         super::providers::protect(&self.ctx, &self.provider).await?;
         let id = remote.id.clone();
         // The marked create made it; an older one that is only recorded again it did not make.
-        let by_mark = origin == Origin::Created && self.recorded.trusted_id() != Some(&id);
+        // What is off is another one's that was switched off, or not as it was made: it is written.
+        let by_mark = origin == Origin::Created && remote.is_on() && self.recorded.trusted_id() != Some(&id);
         let mark = self.recorded.mark.as_ref().filter(|_| by_mark);
         let made_of = mark.and_then(|mark| mark.made_of.clone());
         self.journal(Journal::Recorded {

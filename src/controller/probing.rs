@@ -84,9 +84,12 @@ impl Pass {
         let same_spec =
             status.is_some_and(|status| status.observed_generation == self.webhook.metadata.generation);
         let was_off = status.is_some_and(|status| status.deactivated_by.is_some());
+        // A create whose outcome was not known is found by a look, which changes nothing.
+        let first = status.is_none_or(|status| status.id.is_none());
         // What failed tests switched off keeps their verdict; the next one is due by plan.
         let changed = found.deactivated_by.is_none()
             && (!same_spec
+                || first
                 || was_off
                 || self.mutated && found.how == SyncedReason::Applied
                 || matches!(self.applied(), Applied::Never | Applied::Changed));

@@ -20,6 +20,7 @@ use crate::{
         owner::ProviderKey,
         recorded::Recorded,
         remote::RemoteId,
+        status::is_settled,
     },
     provider::Account,
 };
@@ -106,6 +107,10 @@ fn claimant(ctx: &Context, webhook: &Webhook) -> Claimant {
             .as_ref()
             .map_or(Timestamp::MAX, |time| time.0),
         holds: recorded.trusted_id().is_some() || recorded.mark.is_some(),
+        settled: webhook
+            .status
+            .as_ref()
+            .is_some_and(|status| is_settled(status, webhook.metadata.generation.unwrap_or_default())),
     }
 }
 

@@ -18,14 +18,22 @@ pub struct Claimant {
     pub uid: String,
     /// When it was created.
     pub created: Timestamp,
-    /// Whether it holds a recorded id (or the mark of a create under way) for this registration.
+    /// Whether it holds a recorded id (or the mark of a create under way).
     pub holds: bool,
+    /// Whether what it holds is as its spec says. Before that it may be another registration, which it is about to turn
+    /// into this one.
+    pub settled: bool,
 }
 
 impl Claimant {
-    /// Who holds a recorded id goes before the others, then the older, then the smaller uid.
-    fn rank(&self) -> (bool, Timestamp, &str) {
-        (!self.holds, self.created, &self.uid)
+    /// Who holds a recorded id goes before the others, among these who is settled, then the older, then the smaller uid.
+    fn rank(&self) -> (bool, bool, Timestamp, &str) {
+        (
+            !self.holds,
+            !(self.holds && self.settled),
+            self.created,
+            &self.uid,
+        )
     }
 }
 
@@ -64,7 +72,25 @@ mod tests {
             uid: uid.into(),
             created: Timestamp::from_second(created).unwrap(),
             holds,
+            settled: false,
         }
+    }
+
+    #[test]
+    fn who_turns_what_it_has_into_what_another_has_comes_after_it() {
+        let turning = claimant("a", "turning", "u1", 1, true);
+        let settled = Claimant {
+            settled: true,
+            ..claimant("a", "settled", "u2", 2, true)
+        };
+        let without = Claimant {
+            settled: true,
+            ..claimant("a", "without", "u0", 0, false)
+        };
+        let all = [turning.clone(), settled.clone(), without.clone()];
+        assert_eq!(winner_over(&turning, &all), Some(&settled));
+        assert_eq!(winner_over(&settled, &all), None);
+        assert_eq!(winner_over(&without, &all), Some(&settled));
     }
 
     #[test]

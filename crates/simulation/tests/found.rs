@@ -18,7 +18,7 @@ use simulation::{
     wire::{self, Fate, Peer},
 };
 use tokio::time::Instant;
-use upstream_doubles::{ConfigState, ThuliumBehaviour};
+use upstream_doubles::{ConfigState, RicloudBehaviour, ThuliumBehaviour, Verdict};
 use webhook_operator::api::{ID_ANNOTATION, RECONCILE_REQUESTED_AT, provider::ProviderType};
 
 const SILENCE: Duration = Duration::from_secs(80);
@@ -458,6 +458,99 @@ async fn what_was_taken_over_switched_off_is_switched_on_after_a_death() {
     );
     world.wire().set_course(wire::calm());
     let operator = Operator::start(&world, options(&[]));
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    assert_eq!(ready(&world), "True/Available");
+    let states: Vec<ConfigState> = ricloud.objects().iter().map(|it| it.state).collect();
+    assert_eq!(states, [ConfigState::Valid]);
+    operator.stop().await.unwrap();
+}
+
+/// A Webhook was changed into what another one already was. The older one went first, although what it held was something
+/// else: the upstream had the same registration twice.
+#[tokio::test(start_paused = true)]
+async fn who_is_changed_into_another_one_waits_for_it_to_go() {
+    let world = world(ProviderType::Thulium);
+    let thulium = world.upstreams().thulium();
+    let operator = Operator::start(&world, options(&[]));
+    let url = "https://hooks.example/same";
+    for (name, event) in [("a", "CHAT_CREATED"), ("b", "TICKET_CREATED")] {
+        let over = json!({"url": url, "events": [event]});
+        let manifest = manifests::webhook("apps", name, ProviderType::Thulium, &over);
+        world.api().create(&manifest).unwrap();
+        world.wire().stir();
+        assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    }
+    let edit = json!({"spec": {"events": ["TICKET_CREATED"]}});
+    world.api().patch(&hook(), &edit).unwrap();
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    assert_eq!(ready(&world), "False/Conflict");
+    assert_eq!(thulium.duplicates(), []);
+    assert_eq!(thulium.objects().len(), 2, "what it had stays as it was");
+    world.api().delete(&Id::new("webhooks", "apps", "b")).unwrap();
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    assert_eq!(ready(&world), "True/Available");
+    let left = thulium.objects();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].actions, ["TICKET_CREATED"]);
+    operator.stop().await.unwrap();
+}
+
+/// What a create of unknown outcome had made was found by a look, which changes nothing: the receiver was never tested, and
+/// the Webhook stayed `new`.
+#[tokio::test(start_paused = true)]
+async fn what_a_create_of_unknown_outcome_has_made_is_tested() {
+    let world = world(ProviderType::Thulium);
+    let mut lost = false;
+    world.wire().set_course(Box::new(move |_, call| {
+        let loses = !lost && call.text.starts_with("POST ");
+        lost |= loses;
+        wire::passage(call, if loses { Fate::AnswerLost } else { Fate::Arrives })
+    }));
+    let operator = Operator::start(&world, options(&[]));
+    let over = json!({"test": {"mode": "Probe"}});
+    let manifest = manifests::webhook("apps", "a", ProviderType::Thulium, &over);
+    world.api().create(&manifest).unwrap();
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    assert_eq!(ready(&world), "True/Available");
+    assert_eq!(world.api().get(&hook()).unwrap()["status"]["state"], "valid");
+    let probes = world.wire().made();
+    let probes = probes.iter().filter(|made| made.call.text.starts_with("probe "));
+    assert_eq!(probes.count(), 1);
+    operator.stop().await.unwrap();
+}
+
+/// A create failed without a trace, and the look for what it might have made found what the Webhook before had left
+/// switched off. That was taken for the new one, switched off by somebody else.
+#[tokio::test(start_paused = true)]
+async fn what_is_found_switched_off_after_a_create_is_switched_on() {
+    let world = world(ProviderType::Ricloud);
+    let ricloud = world.upstreams().ricloud();
+    ricloud.change_behaviour(|behaviour| {
+        *behaviour = RicloudBehaviour {
+            verdict: Verdict::AlwaysValid,
+            ..RicloudBehaviour::documented()
+        };
+    });
+    let operator = Operator::start(&world, options(&[]));
+    let over = json!({"test": {"mode": "Upstream"}});
+    let manifest = manifests::webhook("apps", "a", ProviderType::Ricloud, &over);
+    world.api().create(&manifest).unwrap();
+    world.wire().stir();
+    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    world.api().delete(&hook()).unwrap();
+    gone_within(&world, Duration::from_secs(120)).await;
+    assert_eq!(ricloud.objects()[0].state, ConfigState::Deactivated);
+    let mut failed = false;
+    world.wire().set_course(Box::new(move |_, call| {
+        let fails = !failed && call.text.starts_with("POST ");
+        failed |= fails;
+        wire::passage(call, if fails { Fate::Fails(500) } else { Fate::Arrives })
+    }));
+    world.api().create(&manifest).unwrap();
     world.wire().stir();
     assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
     assert_eq!(ready(&world), "True/Available");

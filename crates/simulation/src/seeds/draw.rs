@@ -411,8 +411,8 @@ impl Draw {
         if secretive || self.dice.u8(0..12) > 0 {
             return;
         }
-        let Hook { place, name, spec } = self.hooks[hook].clone();
-        let rival = self.hook(&place, &format!("{name}-rival"), spec);
+        self.hooks.push(self.hooks[hook].rival());
+        let rival = self.hooks.len() - 1;
         let at = self.time(Duration::ZERO, span);
         self.add(at, Deed::Apply(rival));
         let end = self.time(at, span);

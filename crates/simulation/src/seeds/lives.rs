@@ -199,7 +199,13 @@ impl Lives {
             }
             for id in &end.ids {
                 let by_hand = self.removed.contains(&(provider, id.clone()));
-                if !by_hand && !among(later, Left::Nothing) && !all.iter().any(|it| it.id == *id) {
+                // One whose secret is lost is removed to be made anew, and its user may suspend it in between.
+                let secretive = life.form.name == "ricloud-secretive";
+                if !by_hand
+                    && !secretive
+                    && !among(later, Left::Nothing)
+                    && !all.iter().any(|it| it.id == *id)
+                {
                     wrong.push(format!(
                         "{label} keeps {id} ({:?}), and it is not there",
                         end.left

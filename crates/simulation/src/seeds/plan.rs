@@ -33,6 +33,24 @@ pub struct Hook {
     pub spec: Value,
 }
 
+/// How the name of a Webhook ends that asks for the same as another one.
+const RIVAL: &str = "-rival";
+
+impl Hook {
+    /// One that asks for the same.
+    pub(super) fn rival(&self) -> Self {
+        Self {
+            name: format!("{}{RIVAL}", self.name),
+            ..self.clone()
+        }
+    }
+
+    /// Whether it asks for the same as another one.
+    pub(super) fn is_rival(&self) -> bool {
+        self.name.ends_with(RIVAL)
+    }
+}
+
 /// Which replica is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replica {

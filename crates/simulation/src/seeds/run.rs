@@ -118,6 +118,7 @@ impl<'a> Run<'a> {
             self.trace.note(self.began, count, text);
         }
         self.until(self.began + self.plan.span).await;
+        self.part_rivals();
         self.weather.clear();
         self.faults.clear(self.world.upstreams());
         self.trace.note(
@@ -143,6 +144,20 @@ impl<'a> Run<'a> {
             recovery,
             trace: self.trace.finish(self.began, &self.world),
             wrong,
+        }
+    }
+
+    /// Two that ask for the same cannot both be well: the rivals go, also where a smaller plan has left that out.
+    fn part_rivals(&mut self) {
+        self.to_apply.retain(|hook| !self.plan.hooks[*hook].is_rival());
+        let rivals: Vec<Id> = self
+            .ids
+            .iter()
+            .filter(|(hook, _)| self.plan.hooks[**hook].is_rival())
+            .map(|(_, id)| id.clone())
+            .collect();
+        for id in &rivals {
+            self.delete(id);
         }
     }
 

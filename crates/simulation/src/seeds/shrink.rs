@@ -1,4 +1,4 @@
-//! Makes a plan that fails smaller: what can be left out of it while something is still wrong is left out.
+//! Makes a plan that fails smaller: what can be left out of it while the same is still wrong is left out.
 
 use super::Plan;
 
@@ -6,6 +6,8 @@ use super::Plan;
 #[must_use]
 pub fn shrink(plan: &Plan, most: usize, tell: impl Fn(usize, usize)) -> Plan {
     let mut small = plan.clone();
+    let wrong = plan.run().wrong;
+    let wanted = wrong.first().map_or("", |what| kind(what));
     let mut tries = 0;
     // Large pieces first, then smaller ones, single events until none can go any more.
     let mut piece = (small.events.len() / 2).max(1);
@@ -22,7 +24,7 @@ pub fn shrink(plan: &Plan, most: usize, tell: impl Fn(usize, usize)) -> Plan {
                 .collect();
             let without = small.without(&out);
             tries += 1;
-            if without.run().wrong.is_empty() {
+            if !without.run().wrong.iter().any(|what| kind(what) == wanted) {
                 from += piece;
             } else {
                 small = without;
@@ -34,4 +36,12 @@ pub fn shrink(plan: &Plan, most: usize, tell: impl Fn(usize, usize)) -> Plan {
         }
         piece = (piece / 2).max(1);
     }
+}
+
+/// What sort of thing is wrong: its words up to the first that name something.
+fn kind(wrong: &str) -> &str {
+    // `namespace/name: ` comes first in most.
+    let wrong = wrong.split_once(": ").map_or(wrong, |(_, wrong)| wrong);
+    let end = wrong.find(|letter: char| !letter.is_ascii_alphabetic() && letter != ' ');
+    wrong.split_at(end.unwrap_or(wrong.len())).0
 }
