@@ -6,6 +6,7 @@
 //! | [`provider`], [`provider_settings`], [`provider_status`] | kinds `WebhookProvider` and `ClusterWebhookProvider` |
 //! | [`conditions`] | every condition type and reason, and how conditions are merged |
 //! | [`duration`] | durations as users write them |
+//! | [`unread`] | what of a spec this version cannot read |
 //! | [`schema`] | what the derived schemas lack, and the final three CRDs |
 //!
 //! The constants here are a contract: users' scripts, finalizers on their objects and fields owned by the
@@ -18,6 +19,7 @@ pub mod provider_settings;
 pub mod provider_status;
 mod readable;
 pub mod schema;
+pub mod unread;
 pub mod webhook;
 pub mod webhook_delivery;
 pub mod webhook_status;
@@ -27,6 +29,7 @@ pub use provider::{
     ClusterWebhookProvider, ClusterWebhookProviderSpec, WebhookProvider, WebhookProviderSpec,
 };
 pub use provider_status::ProviderStatus;
+pub use unread::Unread;
 pub use webhook::{Webhook, WebhookSpec};
 pub use webhook_status::WebhookStatus;
 

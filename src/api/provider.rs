@@ -17,12 +17,14 @@ use kube::{
     core::{Selector, SelectorExt},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
+use serde_path_to_error::Path;
 
 use crate::api::{
-    ProviderStatus,
+    ProviderStatus, Unread,
     schema::{data_key, immutable_optional, namespace_name, object_name, rule, rule_at},
+    unread::{Spec, path_of_fault},
 };
 
 pub use crate::api::provider_settings::{
@@ -73,7 +75,8 @@ pub use crate::api::provider_settings::{
         description = "Time since creation"
     )
 )]
-#[serde(rename_all = "camelCase")]
+// Written and read by what is derived, except that it is read in any case: see `unread`.
+#[serde(rename_all = "camelCase", remote = "Self")]
 #[schemars(extend("x-kubernetes-validations" = provider_rules()))]
 pub struct WebhookProviderSpec {
     /// What both kinds of providers share.
@@ -131,7 +134,8 @@ pub struct WebhookProviderSpec {
         description = "Time since creation"
     )
 )]
-#[serde(rename_all = "camelCase")]
+// Written and read by what is derived, except that it is read in any case: see `unread`.
+#[serde(rename_all = "camelCase", remote = "Self")]
 #[schemars(extend("x-kubernetes-validations" = provider_rules()))]
 pub struct ClusterWebhookProviderSpec {
     /// What both kinds of providers share.
@@ -391,6 +395,46 @@ impl AnyProviderSpec for ClusterWebhookProviderSpec {
             name: bundle.name.clone(),
             key: bundle.key.clone(),
         })
+    }
+}
+
+impl Spec for WebhookProviderSpec {
+    const KIND: &'static str = "WebhookProvider";
+
+    fn least() -> Value {
+        json!({ "type": "Conpeek", "credentialsRef": { "name": "" } })
+    }
+
+    fn strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)
+    }
+
+    fn fault_in_flattened(value: &Value) -> Option<Path> {
+        path_of_fault(value, |deserializer| ProviderSettings::deserialize(deserializer))
+    }
+
+    fn set_unread(&mut self, unread: Vec<Unread>) {
+        self.settings.unread = unread;
+    }
+}
+
+impl Spec for ClusterWebhookProviderSpec {
+    const KIND: &'static str = "ClusterWebhookProvider";
+
+    fn least() -> Value {
+        json!({ "type": "Conpeek", "credentialsRef": { "namespace": "", "name": "" } })
+    }
+
+    fn strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)
+    }
+
+    fn fault_in_flattened(value: &Value) -> Option<Path> {
+        path_of_fault(value, |deserializer| ProviderSettings::deserialize(deserializer))
+    }
+
+    fn set_unread(&mut self, unread: Vec<Unread>) {
+        self.settings.unread = unread;
     }
 }
 

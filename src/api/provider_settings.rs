@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
-    ApiDuration,
+    ApiDuration, Unread,
     schema::{base_url, duration_between, http_url, immutable},
 };
 
@@ -13,6 +13,7 @@ use crate::api::{
 #[serde(rename_all = "camelCase")]
 pub struct ProviderSettings {
     /// The product at the upstream. Immutable.
+    // Any one, where it cannot be read: ask `type_name`, or `unread` first.
     #[serde(rename = "type")]
     #[schemars(extend("x-kubernetes-validations" = [immutable("type")]))]
     pub type_: ProviderType,
@@ -68,6 +69,10 @@ pub struct ProviderSettings {
     /// Stops all calls to the upstream for the Webhooks of this provider. Default: false.
     #[serde(default)]
     pub suspend: bool,
+
+    /// What of the whole spec this version of the operator cannot read, and so has left out. Empty: the spec is whole.
+    #[serde(skip)]
+    pub unread: Vec<Unread>,
 }
 
 /// Products at the upstream.
@@ -236,6 +241,23 @@ impl ProviderSettings {
             autocosmos: None,
             deletion_limit: None,
             suspend: false,
+            unread: Vec::new(),
+        }
+    }
+
+    /// Whether this field of the spec, or a part of it, cannot be read.
+    #[must_use]
+    pub fn is_unread(&self, field: &str) -> bool {
+        self.unread.iter().any(|unread| unread.is_in(field))
+    }
+
+    /// The type's name, for metrics and traces; `unknown` where it cannot be read.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        if self.is_unread("type") {
+            "unknown"
+        } else {
+            self.type_.as_str()
         }
     }
 

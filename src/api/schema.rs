@@ -99,10 +99,13 @@ pub(super) fn rule_at(path: &str, rule: &str, message: &str) -> Value {
     json!({ "rule": rule, "message": message, "fieldPath": path })
 }
 
+/// Rule of a required or defaulted field that never changes.
+pub(super) const IMMUTABLE: &str = "self == oldSelf";
+
 /// The rule that a required or defaulted field never changes.
 pub(super) fn immutable(field: &str) -> Value {
     rule(
-        "self == oldSelf",
+        IMMUTABLE,
         &format!("{field} is immutable; delete the object and create it anew"),
     )
 }

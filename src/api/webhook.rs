@@ -16,14 +16,16 @@ use std::fmt;
 
 use kube::CustomResource;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
 
 use crate::api::{
-    ApiDuration, WebhookStatus,
+    ApiDuration, Unread, WebhookStatus,
     schema::{
         data_key, duration_between, each_one_line, http_url, immutable, immutable_optional, object_name,
         one_line, rule, rule_at,
     },
+    unread::Spec,
 };
 
 pub use crate::api::webhook_delivery::{Backoff, BackoffType, OnTestFailure, Retry, TestMode, TestSpec};
@@ -104,7 +106,8 @@ pub use crate::api::webhook_delivery::{Backoff, BackoffType, OnTestFailure, Retr
         description = "Which events are delivered"
     )
 )]
-#[serde(rename_all = "camelCase")]
+// Written and read by what is derived, except that it is read in any case: see `unread`.
+#[serde(rename_all = "camelCase", remote = "Self")]
 #[schemars(extend("x-kubernetes-validations" = [immutable_optional("target")]))]
 pub struct WebhookSpec {
     /// The account at the upstream that the webhook is registered with. Immutable.
@@ -212,6 +215,10 @@ pub struct WebhookSpec {
     /// How deliveries are tested.
     #[serde(default)]
     pub test: TestSpec,
+
+    /// What this version of the operator cannot read, and so has left out. Empty: the spec is whole.
+    #[serde(skip)]
+    pub unread: Vec<Unread>,
 }
 
 /// The provider of a Webhook.
@@ -513,6 +520,7 @@ impl WebhookSpec {
             interval: default_interval(),
             suspend: false,
             test: TestSpec::default(),
+            unread: Vec::new(),
         }
     }
 
@@ -520,6 +528,45 @@ impl WebhookSpec {
     #[must_use]
     pub fn target(&self) -> Option<&str> {
         self.target.as_deref().filter(|target| !target.is_empty())
+    }
+
+    /// What cannot be read and keeps a removal from being decided: which registration it is, or what becomes of it.
+    #[must_use]
+    pub fn undecided(&self) -> Option<&Unread> {
+        const DECIDING: [&str; 6] = [
+            "providerRef",
+            "target",
+            "url",
+            "events",
+            "deletionPolicy",
+            "suspend",
+        ];
+        let decides = |unread: &&Unread| DECIDING.iter().any(|field| unread.is_in(field));
+        self.unread.iter().find(decides)
+    }
+}
+
+impl Spec for WebhookSpec {
+    const KIND: &'static str = "Webhook";
+
+    fn least() -> Value {
+        json!({ "providerRef": { "name": "" }, "url": "" })
+    }
+
+    fn strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)
+    }
+
+    fn set_unread(&mut self, unread: Vec<Unread>) {
+        self.unread = unread;
+        if self.undecided().is_some() {
+            // What does the least harm.
+            self.deletion_policy = DeletionPolicy::Orphan;
+        }
+        if self.unread.iter().any(|unread| unread.is_in("providerRef")) {
+            // A provider that has the name by chance is another one.
+            self.provider_ref.name.clear();
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
         schema::crds,
         webhook::ProviderKind,
     },
-    domain::check::check as check_spec,
+    domain::check::{Problem, check as check_spec, check_unread},
     provider::{Provider, Upstream},
 };
 
@@ -217,9 +217,20 @@ fn check_meaning(
             format!("the operator cannot read it: {error}"),
         )]
     };
+    let refused = |problems: Vec<Problem>| {
+        let refuse = |problem: Problem| {
+            finding(
+                document,
+                Severity::Error,
+                &format!("spec.{}", problem.field),
+                problem.message,
+            )
+        };
+        problems.into_iter().map(refuse).collect::<Vec<_>>()
+    };
     if let Some(settings) = settings(object) {
         return match settings {
-            Ok(_) => Vec::new(),
+            Ok(settings) => refused(check_unread(&settings.unread)),
             Err(error) => unreadable(&error),
         };
     }
@@ -227,6 +238,10 @@ fn check_meaning(
         Ok(webhook) => webhook,
         Err(error) => return unreadable(&error),
     };
+    let unread = check_unread(&webhook.spec.unread);
+    if !unread.is_empty() {
+        return refused(unread);
+    }
     let reference = &webhook.spec.provider_ref;
     let namespace = match reference.kind {
         ProviderKind::WebhookProvider => text(object, "/metadata/namespace").to_owned(),
@@ -245,17 +260,11 @@ fn check_meaning(
             message,
         )];
     };
-    check_spec(&webhook.spec, Upstream::from(kind).capabilities(), kind.as_str())
-        .into_iter()
-        .map(|problem| {
-            finding(
-                document,
-                Severity::Error,
-                &format!("spec.{}", problem.field),
-                problem.message,
-            )
-        })
-        .collect()
+    refused(check_spec(
+        &webhook.spec,
+        Upstream::from(kind).capabilities(),
+        kind.as_str(),
+    ))
 }
 
 /// Settings of a provider of either kind; `None`: not a provider.

@@ -26,7 +26,11 @@ use crate::{
         webhook::ProviderKind,
     },
     clock::Clock,
-    domain::{hash::HashKey, owner::ProviderKey},
+    domain::{
+        check::{check_unread, in_words},
+        hash::HashKey,
+        owner::ProviderKey,
+    },
     entropy::Entropy,
     metrics::Metrics,
     net::{CheckedUrl, SecretText, SetupError},
@@ -356,10 +360,17 @@ impl ProviderObject {
         }
     }
 
-    /// Where its extra trust roots are.
+    /// What of its spec cannot be read, in one text. Nothing is called for such a provider.
+    #[must_use]
+    pub fn unread(&self) -> Option<String> {
+        in_words(&check_unread(&self.settings().unread))
+    }
+
+    /// Where its extra trust roots are, as far as that can be read.
     #[must_use]
     pub fn ca_bundle(&self) -> Option<CaBundleLocation> {
         match self {
+            _ if self.settings().is_unread("caBundleRef") => None,
             Self::Namespaced(provider) => provider.spec.ca_bundle(&provider.namespace().unwrap_or_default()),
             Self::Cluster(provider) => provider.spec.ca_bundle(""),
         }

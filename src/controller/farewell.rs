@@ -193,6 +193,14 @@ async fn reach(
     if is_left_alone(webhook, provider) && recorded.may_have_written {
         return Ok(Reach::NotNeeded);
     }
+    if let Some(unread) = provider.and_then(ProviderObject::unread) {
+        // Not what was known before either: it may be that the new words are to keep from just this call.
+        return Err(Trouble::no_account(format!(
+            "{} {:?}: {unread}",
+            key.kind_name(),
+            key.name
+        )));
+    }
     let account = match provider {
         Some(provider) => ctx
             .accounts
@@ -445,7 +453,7 @@ async fn hold_back(
         Ok(written) => {
             let key = ProviderKey::of(written.provider_ref(), &written.namespace().unwrap_or_default());
             let provider = ctx.provider(&key);
-            let provider_type = provider.map_or("unknown", |provider| provider.settings().type_.as_str());
+            let provider_type = provider.map_or("unknown", |provider| provider.settings().type_name());
             publish::sample(ctx, &written, provider_type);
             Ok(Some(RESYNC))
         }
@@ -506,13 +514,19 @@ async fn tell(ctx: &Context, webhook: &Webhook, recorded: &Recorded, outcome: &O
             );
             event(ctx, webhook, EventType::Normal, "SwitchedOff", &note, "Delete").await;
         }
-        Outcome::Untouched => {
-            let note = format!(
-                "registration {} was left at the upstream as it is (deletionPolicy Orphan, or suspended)",
-                id()
-            );
-            event(ctx, webhook, EventType::Normal, "Orphaned", &note, "Delete").await;
-        }
+        Outcome::Untouched => match webhook.spec.undecided() {
+            Some(unread) => {
+                let why = format!("spec.{}: {}", unread.field, unread.fault());
+                left_in_place(ctx, webhook, id(), &why).await;
+            }
+            None => {
+                let note = format!(
+                    "registration {} was left at the upstream as it is (deletionPolicy Orphan, or suspended)",
+                    id()
+                );
+                event(ctx, webhook, EventType::Normal, "Orphaned", &note, "Delete").await;
+            }
+        },
         Outcome::LeftInPlace(ids) => {
             left_in_place(ctx, webhook, &join(ids), "the upstream has no call to remove it").await;
         }
@@ -538,7 +552,7 @@ async fn left_in_place(ctx: &Context, webhook: &Webhook, ids: &str, why: &str) {
     let key = ProviderKey::of(webhook.provider_ref(), &webhook.namespace().unwrap_or_default());
     let provider_type = ctx
         .provider(&key)
-        .map_or("unknown", |provider| provider.settings().type_.as_str());
+        .map_or("unknown", |provider| provider.settings().type_name());
     ctx.metrics.left_in_place(provider_type);
 }
 

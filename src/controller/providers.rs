@@ -391,10 +391,11 @@ fn facts(provider: &ProviderObject, examined: &Examined) -> Facts {
     Facts {
         generation: provider.metadata().generation,
         ready: examined.ready.clone(),
-        capabilities: status::capabilities(Upstream::from(settings.type_).capabilities(), undocumented),
+        capabilities: (!settings.is_unread("type"))
+            .then(|| status::capabilities(Upstream::from(settings.type_).capabilities(), undocumented)),
         findings: examined.findings.clone(),
         deleting: provider.metadata().deletion_timestamp.is_some(),
-        limited: settings.deletion_limit.is_some(),
+        limited: settings.deletion_limit.is_some() || settings.is_unread("deletionLimit"),
         confirmation: provider.annotation(CONFIRM_DELETIONS).map(str::to_owned),
     }
 }

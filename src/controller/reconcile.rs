@@ -29,7 +29,7 @@ use crate::{
     domain::{
         backoff, bounds,
         capabilities::{ReadRule, SecretRule},
-        check::check,
+        check::{check, check_unread},
         desired::Desired,
         hash::Applied,
         owner::ProviderKey,
@@ -252,6 +252,10 @@ async fn prepare(
     webhook: Arc<Webhook>,
     memory: &MemoryCell,
 ) -> Result<Prepared, PassError> {
+    let unread = check_unread(&webhook.spec.unread);
+    if !unread.is_empty() {
+        return Ok(Prepared::Blocked(Assessment::problems(&unread)));
+    }
     let namespace = webhook.namespace().unwrap_or_default();
     let key = ProviderKey::of(webhook.provider_ref(), &namespace);
     let not_ready = |message: String| Ok(Prepared::Blocked(Assessment::provider_not_ready(message)));
@@ -266,12 +270,16 @@ async fn prepare(
         ));
     };
     if let ProviderObject::Cluster(cluster) = &provider
+        && !provider.settings().is_unread("allowedNamespaces")
         && !allows(ctx, cluster, &namespace)
     {
         return not_ready(format!(
             "ClusterWebhookProvider {:?} does not allow namespace {namespace:?}; ask its owner to add it to spec.allowedNamespaces",
             key.name
         ));
+    }
+    if let Some(unread) = provider.unread() {
+        return not_ready(format!("{} {:?}: {unread}", key.kind_name(), key.name));
     }
     if webhook.spec.suspend || provider.settings().suspend {
         return Ok(Prepared::Blocked(Assessment::suspended(!webhook.spec.suspend)));
@@ -320,7 +328,7 @@ fn allows(ctx: &Context, provider: &ClusterWebhookProvider, namespace: &str) -> 
 fn provider_type(ctx: &Context, webhook: &Webhook) -> String {
     let key = ProviderKey::of(webhook.provider_ref(), &webhook.namespace().unwrap_or_default());
     ctx.provider(&key)
-        .map_or("unknown", |provider| provider.settings().type_.as_str())
+        .map_or("unknown", |provider| provider.settings().type_name())
         .to_owned()
 }
 

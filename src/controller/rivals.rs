@@ -33,7 +33,10 @@ pub(super) async fn same_account(ctx: &Context, account: &Account) -> SameAccoun
     let mut same = SameAccount::from([account.owner.clone()]);
     for provider in ctx.providers() {
         let settings = provider.settings();
-        if settings.type_ != account.provider_type || provider.key() == account.owner {
+        if settings.is_unread("type")
+            || settings.type_ != account.provider_type
+            || provider.key() == account.owner
+        {
             continue;
         }
         let base = settings

@@ -47,7 +47,7 @@ pub(super) fn provider_pass(of: &ProviderKey, there: Option<&ProviderObject>) ->
         attributes = vec![
             KeyValue::new(key::OBJECT_UID, metadata.uid.clone().unwrap_or_default()),
             KeyValue::new(key::OBJECT_GENERATION, metadata.generation.unwrap_or_default()),
-            KeyValue::new(key::PROVIDER_TYPE, provider.settings().type_.as_str()),
+            KeyValue::new(key::PROVIDER_TYPE, provider.settings().type_name()),
         ];
     }
     Span::pass("provider pass", subject, attributes)

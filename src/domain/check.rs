@@ -7,8 +7,11 @@ use super::{
     capabilities::{Capabilities, SecretRule, TargetRule},
     testing::Tester,
 };
-use crate::api::webhook::{
-    DeletionPolicy, OnTestFailure, OnUpstreamDeactivation, SecretSource, TestMode, TestSpec, WebhookSpec,
+use crate::api::{
+    Unread,
+    webhook::{
+        DeletionPolicy, OnTestFailure, OnUpstreamDeactivation, SecretSource, TestMode, TestSpec, WebhookSpec,
+    },
 };
 
 /// What kind of problem it is; the name is the reason of `Ready` and `Stalled`.
@@ -70,6 +73,26 @@ impl Findings<'_> {
             message,
         });
     }
+}
+
+/// What cannot be read of a spec. It comes before [`check`]: what is read of such a spec is not what it says.
+#[must_use]
+pub fn check_unread(unread: &[Unread]) -> Vec<Problem> {
+    unread
+        .iter()
+        .map(|unread| Problem {
+            kind: ProblemKind::UnsupportedField,
+            field: unread.field.clone(),
+            message: unread.to_string(),
+        })
+        .collect()
+}
+
+/// Problems in one text; `None`: there are none.
+#[must_use]
+pub fn in_words(problems: &[Problem]) -> Option<String> {
+    let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 /// All problems of a spec at an upstream with these capabilities, in the order of the spec's fields. `upstream` is

@@ -213,8 +213,8 @@ pub struct Facts {
     pub generation: Option<i64>,
     /// What `Ready` says.
     pub ready: Said<ProviderReason>,
-    /// What its Webhooks can use.
-    pub capabilities: Capabilities,
+    /// What its Webhooks can use, if its type is known.
+    pub capabilities: Option<Capabilities>,
     /// What was learned. `None`: there is no account that could know; what the status says stays.
     pub findings: Option<Vec<Finding>>,
     /// Whether it is being deleted.
@@ -238,7 +238,7 @@ pub fn next_status(old: &ProviderStatus, facts: &Facts, usage: Usage, now: Times
     }
     let ready = reason.condition(facts.generation, message, now);
     status.conditions = conditions::merge(&old.conditions, [ready]);
-    status.capabilities = Some(facts.capabilities.clone());
+    status.capabilities.clone_from(&facts.capabilities);
     if let Some(findings) = &facts.findings {
         status.findings.clone_from(findings);
     } else if old.observed_generation != facts.generation {

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
     bounds::{self, clip},
-    check::{Problem, ProblemKind},
+    check::{Problem, ProblemKind, in_words},
     desired::Desired,
     remote::RemoteId,
     testing::start_over,
@@ -87,11 +87,7 @@ impl Assessment {
         let invalid = problems
             .iter()
             .any(|problem| problem.kind == ProblemKind::InvalidSpec);
-        let message = problems
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("; ");
+        let message = in_words(problems).unwrap_or_default();
         let (ready, stalled) = if invalid {
             (ReadyReason::InvalidSpec, StalledReason::InvalidSpec)
         } else {

@@ -154,11 +154,12 @@ pub(super) async fn guard_secret(
     Ok(())
 }
 
-/// Whether a provider that is in use reads this Secret.
+/// Whether a provider that is in use reads this Secret, or may do so: which one it reads cannot be read.
 fn is_needed(ctx: &Context, location: &SecretLocation) -> bool {
-    ctx.providers()
-        .iter()
-        .any(|provider| provider.credentials() == *location && holders(ctx, provider) > 0)
+    ctx.providers().iter().any(|provider| {
+        let reads = provider.credentials() == *location || provider.settings().is_unread("credentialsRef");
+        reads && holders(ctx, provider) > 0
+    })
 }
 
 /// Puts the finalizers of all Secrets right: some may be left from a provider that changed or went while no

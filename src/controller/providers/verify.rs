@@ -140,7 +140,9 @@ pub(super) async fn examine(
     let location = provider.credentials();
     let mut again = Instant::now() + RESYNC;
     let (mut account, mut problem) = (None, None);
-    if !settings.suspend {
+    // What it says of itself comes first: it may say more than can be read.
+    let suspended = settings.suspend && settings.unread.is_empty();
+    if !suspended {
         match ctx.accounts.get(ctx, provider).await {
             Ok(found) => account = Some(found),
             Err(AccountProblem::Kube(kube::Error::Api(answer))) if answer.is_forbidden() => {
@@ -179,7 +181,7 @@ pub(super) async fn examine(
             .map_or(again, |next| again.min(next));
     }
     let ready = status::ready(Health {
-        suspended: settings.suspend,
+        suspended,
         problem,
         standing,
         verdict: known.verdict.clone(),

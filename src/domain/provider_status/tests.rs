@@ -170,7 +170,7 @@ fn facts(reason: ProviderReason) -> Facts {
     Facts {
         generation: Some(2),
         ready: (reason, "m".to_owned()),
-        capabilities: shown(ProviderType::Ricloud, true),
+        capabilities: Some(shown(ProviderType::Ricloud, true)),
         findings: Some(Vec::new()),
         deleting: false,
         limited: false,
