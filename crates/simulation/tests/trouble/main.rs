@@ -1,6 +1,6 @@
 //! The operator with an upstream in trouble: credentials that are refused, calls that are to be fewer, an outage, and
-//! deletions meanwhile. All on virtual time, so that hours and many objects cost little; what only a real API server or
-//! a real connection shows is in the operator's own tests.
+//! deletions meanwhile; and with specs that it cannot read. All on virtual time, so that hours and many objects cost
+//! little; what only a real API server or a real connection shows is in the operator's own tests.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +14,7 @@ mod bulkhead;
 mod deletions;
 mod outage;
 mod revoked;
+mod words;
 
 use std::time::Duration;
 
