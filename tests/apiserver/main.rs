@@ -49,4 +49,5 @@ mod served;
 mod stop;
 mod traces;
 mod verdicts;
+mod words;
 mod world;
