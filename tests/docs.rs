@@ -404,12 +404,23 @@ fn all_tests() -> BTreeSet<String> {
 fn is_a_task(command: &str) -> bool {
     let mut words = command.split(' ').skip(2);
     let Some(task) = words.next() else { return false };
-    let source = root().join("xtask/src").join(task).with_extension("rs");
+    // The programs of the simulation know their arguments themselves.
+    let sources = ["xtask/src", "crates/simulation/src/bin"]
+        .map(|folder| root().join(folder).join(task).with_extension("rs"));
     let has = |option: &str| {
         let field = format!(" {}: ", option.replace('-', "_"));
-        fs::read_to_string(&source).is_ok_and(|text| text.contains(&field))
+        sources
+            .iter()
+            .any(|source| fs::read_to_string(source).is_ok_and(|text| text.contains(&field)))
     };
-    read("xtask/src/main.rs").contains(&format!("mod {};", task.replace('-', "_")))
+    let variant: String = task
+        .split('-')
+        .flat_map(|word| {
+            let (first, rest) = word.split_at(1);
+            [first.to_uppercase(), rest.to_owned()]
+        })
+        .collect();
+    read("xtask/src/main.rs").contains(&format!(" Task::{variant}("))
         && words.filter_map(|word| word.strip_prefix("--")).all(has)
 }
 
