@@ -21,6 +21,7 @@ use axum::{
 };
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     sync::watch,
     time::{Instant, timeout},
 };
@@ -186,6 +187,7 @@ async fn page(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoRe
     let accept = headers.get_all(header::ACCEPT).iter();
     let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
     let format = Format::asked_for(&accept.join(","));
+    metrics.tasks(Handle::current().metrics().num_alive_tasks());
     (
         [(header::CONTENT_TYPE, format.content_type())],
         metrics.encode(format),
@@ -321,6 +323,38 @@ mod tests {
             "{answer}"
         );
         assert!(get(server.addr, "/").await.starts_with("HTTP/1.1 404 "));
+    }
+
+    #[tokio::test]
+    async fn the_page_tells_how_many_tasks_are_alive_now() {
+        let server = start(Duration::from_secs(60)).await;
+        let before = tasks(server.addr).await;
+        let (done, wait) = watch::channel(false);
+        let more: Vec<_> = (0..50)
+            .map(|_| {
+                let mut wait = wait.clone();
+                tokio::spawn(async move { wait.wait_for(|done| *done).await.is_ok() })
+            })
+            .collect();
+        // The connections of the page itself come and go.
+        let with_them = tasks(server.addr).await;
+        assert!(
+            (before + 45..=before + 55).contains(&with_them),
+            "{before}, then {with_them}"
+        );
+        done.send_replace(true);
+        for one in more {
+            assert!(one.await.unwrap());
+        }
+        let after = tasks(server.addr).await;
+        assert!(after <= before + 5, "{before}, then {after}");
+    }
+
+    async fn tasks(addr: SocketAddr) -> i64 {
+        let page = get(addr, "/metrics").await;
+        let mut lines = page.lines();
+        let value = lines.find_map(|line| line.strip_prefix("webhook_operator_tasks "));
+        value.unwrap().parse().unwrap()
     }
 
     #[tokio::test]

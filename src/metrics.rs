@@ -80,6 +80,7 @@ struct Inner {
     left_in_place: Family<TypeLabels, Counter>,
     throttled: Family<TypeLabels, Counter<f64, AtomicU64>>,
     leader: Gauge<i64, AtomicI64>,
+    tasks: Gauge<i64, AtomicI64>,
 }
 
 /// The shared series in which one Webhook is counted.
@@ -182,6 +183,7 @@ impl Metrics {
             left_in_place: Family::default(),
             throttled: Family::default(),
             leader: Gauge::default(),
+            tasks: Gauge::default(),
         };
         inner.register();
         inner.start_counters();
@@ -352,6 +354,11 @@ impl Metrics {
     pub fn leader(&self, leads: bool) {
         self.0.leader.set(i64::from(leads));
     }
+
+    /// How many tasks the process has now: passes, watches, connections. With a steady load it stays about the same.
+    pub fn tasks(&self, alive: usize) {
+        self.0.tasks.set(i64::try_from(alive).unwrap_or(i64::MAX));
+    }
 }
 
 impl TypeLabels {
@@ -417,6 +424,8 @@ impl Inner {
         let help = "Time that requests waited for the budget of their provider";
         registry.register_with_unit("throttled", help, Unit::Seconds, self.throttled.clone());
         registry.register("leader", "Whether this replica leads", self.leader.clone());
+        let help = "Tasks that are alive in the process: passes, watches, connections";
+        registry.register("tasks", help, self.tasks.clone());
     }
 
     /// Prometheus takes the first value of a counter as where it began: one that appears at 1 never rose.

@@ -45,6 +45,7 @@ fn every_name_and_label_is_as_documented() {
     metrics.left_in_place("Conpeek");
     metrics.throttled("Autocosmos", Duration::from_millis(1500));
     metrics.leader(true);
+    metrics.tasks(12);
     for (series, value) in [
         (
             r#"webhook_operator_webhooks{provider_type="Ricloud",state="valid"}"#,
@@ -111,6 +112,7 @@ fn every_name_and_label_is_as_documented() {
             1.5,
         ),
         ("webhook_operator_leader", 1.0),
+        ("webhook_operator_tasks", 12.0),
     ] {
         assert_eq!(
             read(&metrics, series),
@@ -124,7 +126,7 @@ fn every_name_and_label_is_as_documented() {
     let families: Vec<_> = page.lines().filter(|line| line.starts_with("# TYPE ")).collect();
     assert_eq!(
         families.len(),
-        14,
+        15,
         "a new metric needs a line above and one in the documentation: {families:#?}"
     );
     assert!(
