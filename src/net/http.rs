@@ -387,6 +387,11 @@ async fn read_body(mut response: reqwest::Response, limit: Limit) -> Result<Vec<
         if chunk.len() > most.saturating_sub(body.len()) {
             return Err(too_large);
         }
+        // Doubled as it grows, and never larger than it may become.
+        if body.capacity() < body.len() + chunk.len() {
+            let wanted = (2 * body.len()).max(body.len() + chunk.len()).min(most);
+            body.reserve_exact(wanted - body.len());
+        }
         body.extend_from_slice(&chunk);
     }
     Ok(body)

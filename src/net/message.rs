@@ -53,7 +53,7 @@ impl fmt::Display for Method {
 pub enum Limit {
     /// One object: 1 MiB; more is an error.
     Object,
-    /// A list: 32 MiB; more is an error.
+    /// A list with all its pages: 8 MiB; more is an error.
     List,
     /// A probe: up to 64 KiB are read and thrown away; more is no error. A body that is broken or too slow is none
     /// either, because the head has arrived: [`Response::body_fault`] says so.
@@ -65,10 +65,10 @@ pub enum Limit {
 impl Limit {
     /// The limit in bytes.
     #[must_use]
-    pub fn bytes(self) -> usize {
+    pub const fn bytes(self) -> usize {
         match self {
             Self::Object => 1 << 20,
-            Self::List => 32 << 20,
+            Self::List => 8 << 20,
             Self::Discard => 64 << 10,
             Self::Bytes(bytes) => bytes,
         }

@@ -20,7 +20,7 @@ use super::{
     Call, Credentials, Exchange, Provider, Removal,
     account::{Account, Finding, Learned},
     error::{Effect, ErrorClass, Operation, ProviderError},
-    wire::json_or_nothing,
+    wire::{Room, json_or_nothing, too_long},
 };
 use crate::{
     domain::{
@@ -118,7 +118,7 @@ const LARGEST_PAGE: usize = 1000;
 /// is read, and none is skipped for that.
 const OVERLAP: usize = 10;
 
-/// Most pages of one list; about a hundred thousand webhooks. More means an upstream that never ends.
+/// Most pages of one list. More means an upstream that never ends.
 const MOST_PAGES: usize = 100;
 
 /// Webhooks by id.
@@ -143,14 +143,14 @@ async fn list_again(call: &Call<'_>) -> Result<Arc<Vec<Remote>>, ProviderError> 
 /// that ignores the parameters or shows an id twice does no harm: a page without a new id is the last, unless it is as
 /// long as a page can be.
 async fn read_pages(call: &Call<'_>) -> Result<Vec<Remote>, ProviderError> {
-    let mut all = Listed::new();
-    if page(call, COLLECTION.to_owned(), &mut all).await?.read != DEFAULT_PAGE {
+    let (mut all, mut room) = (Listed::new(), Room::new());
+    if page(call, COLLECTION.to_owned(), &mut room, &mut all).await?.read != DEFAULT_PAGE {
         return Ok(all.into_values().collect());
     }
     let mut offset = 0;
     for number in 0..MOST_PAGES {
         let path = format!("{COLLECTION}?limit={LARGEST_PAGE}&offset={offset}");
-        let page = match page(call, path, &mut all).await {
+        let page = match page(call, path, &mut room, &mut all).await {
             // It knows no parameters: then what it listed without them is all there is.
             Err(error) if number == 0 && refuses_parameters(&error) => break,
             result => result?,
@@ -191,13 +191,19 @@ struct Page {
     new: usize,
 }
 
-async fn page(call: &Call<'_>, path: String, all: &mut Listed) -> Result<Page, ProviderError> {
-    let response = call
-        .send(request(call.account, Operation::List, path, None)?)
-        .await?;
+async fn page(
+    call: &Call<'_>,
+    path: String,
+    room: &mut Room,
+    all: &mut Listed,
+) -> Result<Page, ProviderError> {
+    let mut exchange = request(call.account, Operation::List, path, None)?;
+    exchange.limit = room.limit();
+    let response = call.send(exchange).await?;
     if let Some(error) = refusal(call, Operation::List, &response) {
         return Err(error);
     }
+    room.take(response.body())?;
     let Hooks(hooks) = parse(Operation::List, response.body())?;
     let (read, before) = (hooks.len(), all.len());
     for hook in hooks {
@@ -207,6 +213,9 @@ async fn page(call: &Call<'_>, path: String, all: &mut Listed) -> Result<Page, P
         };
         // Of an id shown twice the later one counts: it was read later.
         all.insert(id, there);
+    }
+    if let Some(error) = too_long(all.len()) {
+        return Err(error);
     }
     Ok(Page {
         read,

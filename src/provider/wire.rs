@@ -7,10 +7,62 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{Effect, ErrorClass, Operation, ProviderError};
-use crate::net::Response;
+use crate::net::{Limit, Response};
 
 /// Far beyond any id that was seen; an annotation could hold a thousand times as much.
 const LONGEST_ID: usize = 253;
+
+/// Most registrations of an account that are listed; far beyond any that was seen.
+pub(super) const MOST_LISTED: usize = 20_000;
+
+/// Most values in the JSON of a list, counted by the commas between them: in memory the smallest of them, such as an
+/// empty name of an event, is many times as long as on the wire.
+const MOST_VALUES: usize = 250_000;
+
+/// What one list may still bring, all its pages together: whoever answers must not be able to fill the memory that all
+/// accounts share.
+pub(super) struct Room {
+    bytes: usize,
+    values: usize,
+}
+
+impl Room {
+    /// That of a list that is just begun.
+    pub(super) const fn new() -> Self {
+        Self {
+            bytes: Limit::List.bytes(),
+            values: MOST_VALUES,
+        }
+    }
+
+    /// The largest answer for the next page.
+    pub(super) const fn limit(&self) -> Limit {
+        Limit::Bytes(self.bytes)
+    }
+
+    /// Takes the room of a page that has come, before it is read.
+    ///
+    /// # Errors
+    ///
+    /// It has more values than there is room for.
+    pub(super) fn take(&mut self, page: &[u8]) -> Result<(), ProviderError> {
+        let commas = page.iter().filter(|byte| **byte == b',').count();
+        self.bytes = self.bytes.saturating_sub(page.len());
+        self.values = self
+            .values
+            .checked_sub(commas)
+            .ok_or_else(|| ProviderError::unexpected(Operation::List, "its list has too many values"))?;
+        Ok(())
+    }
+}
+
+/// The error of a list that has become too long; `None`: it is not.
+pub(super) fn too_long(listed: usize) -> Option<ProviderError> {
+    (listed > MOST_LISTED).then(|| {
+        let what = format!("its list has more than {MOST_LISTED} entries");
+        ProviderError::unexpected(Operation::List, &what)
+    })
+}
 
 /// An id as an upstream writes it, number or string, kept as text: `7` and `"7"` are the same. Numbers keep all
 /// their digits, because two long ids must not become one by rounding.
@@ -159,6 +211,30 @@ pub(super) fn json_or_nothing(operation: Operation, response: &Response) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pages_of_a_list_share_its_room() {
+        let mut room = Room::new();
+        assert_eq!(room.limit(), Limit::Bytes(8 << 20));
+        room.take(&vec![b'x'; 5 << 20]).unwrap();
+        assert_eq!(room.limit(), Limit::Bytes(3 << 20));
+        room.take(&vec![b'x'; 3 << 20]).unwrap();
+        assert_eq!(room.limit(), Limit::Bytes(0));
+
+        let mut room = Room::new();
+        room.take(&vec![b','; MOST_VALUES - 1]).unwrap();
+        room.take(b"[1,2]").unwrap();
+        let error = room.take(b"[1,2]").unwrap_err();
+        assert_eq!(error.class, ErrorClass::Unexpected);
+        assert!(error.message.contains("too many values"), "{error}");
+    }
+
+    #[test]
+    fn a_list_has_a_longest() {
+        assert!(too_long(MOST_LISTED).is_none());
+        let error = too_long(MOST_LISTED + 1).unwrap();
+        assert!(error.message.contains("20000 entries"), "{error}");
+    }
 
     #[test]
     fn ids_are_numbers_or_strings_and_keep_their_digits() {

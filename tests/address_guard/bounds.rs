@@ -92,7 +92,7 @@ async fn an_endless_body_is_cut_at_its_limit() {
         while stream.write_all(&chunk).await.is_ok() {}
     })
     .await;
-    for (limit, bytes) in [(Limit::Object, 1 << 20), (Limit::List, 32 << 20)] {
+    for (limit, bytes) in [(Limit::Object, 1 << 20), (Limit::List, 8 << 20)] {
         let result = client(&["127.0.0.1"])
             .send(post(&format!("http://{addr}/")).limit(limit).timeout(PATIENCE))
             .await;

@@ -8,11 +8,13 @@
 pub mod sign;
 mod wire;
 
+use std::collections::HashSet;
+
 use self::wire::{Next, PAGE, Pages};
 use super::{
     Call, Credentials, Effect, ErrorClass, Exchange, Operation, Provider, ProviderError, Removal,
     TestProgress, Usage,
-    wire::{json_or_nothing, segment},
+    wire::{Room, json_or_nothing, segment},
 };
 use crate::{
     api::webhook_status::State,
@@ -45,7 +47,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     default_rate: (5, 10, 4),
 };
 
-/// Most pages of a list that are read: 200,000 configs. More is taken for a list without an end.
+/// Most pages of a list that are read. More is taken for a list without an end.
 const MAX_PAGES: usize = 200;
 
 const CONFIGS: &str = "/configs/webhook";
@@ -101,7 +103,13 @@ async fn ask(
     path: String,
     body: Option<Vec<u8>>,
 ) -> Result<Result<Response, ProviderError>, ProviderError> {
-    let response = call.send(exchange(call, operation, method, path, body)?).await?;
+    send(call, exchange(call, operation, method, path, body)?).await
+}
+
+/// The same with a request that is made already.
+async fn send(call: &Call<'_>, exchange: Exchange) -> Result<Result<Response, ProviderError>, ProviderError> {
+    let operation = exchange.operation;
+    let response = call.send(exchange).await?;
     let Some(error) = call.refusal(operation, &response) else {
         return Ok(Ok(response));
     };
@@ -121,10 +129,13 @@ fn is_gone(error: &ProviderError) -> bool {
 }
 
 async fn list(call: &Call<'_>, filter: &str) -> Result<Vec<Remote>, ProviderError> {
-    let (mut pages, mut after) = (Pages::default(), String::new());
+    let (mut pages, mut after, mut room) = (Pages::default(), String::new(), Room::new());
     for _ in 0..MAX_PAGES {
         let path = format!("{CONFIGS}?limit={PAGE}{filter}{after}");
-        let page = ask(call, Operation::List, Method::Get, path, None).await??;
+        let mut exchange = exchange(call, Operation::List, Method::Get, path, None)?;
+        exchange.limit = room.limit();
+        let page = send(call, exchange).await??;
+        room.take(page.body())?;
         match pages.add(&page)? {
             Next::End => return Ok(pages.configs),
             Next::After(id) => after = format!("&after_id={}", segment(Operation::List, &id)?),
@@ -139,7 +150,8 @@ async fn list_all(call: &Call<'_>, inactive: bool) -> Result<Vec<Remote>, Provid
     let mut all = list(call, "").await?;
     if inactive {
         let hidden = list(call, "&state=deactivated").await?;
-        all.retain(|config| !hidden.iter().any(|other| other.id == config.id));
+        let later: HashSet<&RemoteId> = hidden.iter().map(|config| &config.id).collect();
+        all.retain(|config| !later.contains(&config.id));
         all.extend(hidden);
     }
     Ok(all)

@@ -13,7 +13,7 @@ use crate::{
     net::{Response, SecretText},
     provider::{
         Operation, ProviderError, TestProgress,
-        wire::{WireId, id_json, named_fields, with_fields},
+        wire::{WireId, id_json, named_fields, too_long, with_fields},
     },
 };
 
@@ -168,6 +168,9 @@ impl Pages {
                     .ok_or_else(|| ProviderError::unexpected(Operation::List, what))?;
                 self.configs.push(remote);
             }
+        }
+        if let Some(error) = too_long(self.configs.len()) {
+            return Err(error);
         }
         let repeated = length > 0 && self.configs.len() == before;
         let more = page.has_more.unwrap_or(match page.total_count {

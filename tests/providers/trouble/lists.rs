@@ -16,7 +16,7 @@ use webhook_operator::{
     api::provider::ProviderType::{self, Ricloud, Thulium},
     clock::Clock,
     domain::remote::{Look, Seen},
-    net::{HttpError, Request, Response},
+    net::{HttpError, Limit, Request, Response},
     provider::{Provider, Transport, Upstream},
 };
 
@@ -43,10 +43,15 @@ struct Script {
     kind: ProviderType,
     pages: Pages,
     asked: AtomicUsize,
+    /// Bytes of the pages until now.
+    sent: AtomicUsize,
 }
 
 impl Transport for Script {
     fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, HttpError>> {
+        // All pages share the room of one list; the real transport cuts what goes beyond it.
+        let left = Limit::List.bytes() - self.sent.load(Ordering::SeqCst);
+        assert_eq!(request.body_limit(), Limit::Bytes(left));
         let query = request.url().query().unwrap_or_default().to_owned();
         let parameter = |name: &str| {
             let value = query
@@ -78,7 +83,9 @@ impl Transport for Script {
                 .map(|id| json!({ "id": id, "actions": ["X"], "subscription_url": "https://a.example/" }))
                 .collect::<Value>(),
         };
-        Box::pin(async move { Ok(Response::new(200, Vec::new(), body.to_string())) })
+        let body = body.to_string();
+        self.sent.fetch_add(body.len(), Ordering::SeqCst);
+        Box::pin(async move { Ok(Response::new(200, Vec::new(), body)) })
     }
 }
 
@@ -167,8 +174,17 @@ const PLAYS: &[Play] = &[
     play(Thulium, "the same page again and again", UNEXPECTED, 3, |asked| {
         ((1..=asked.limit.unwrap_or(100) as u64).collect(), None)
     }),
-    play(Thulium, "it never ends", UNEXPECTED, 101, |asked| {
+    play(Thulium, "20,000 entries", "all 20000", 22, |asked| {
+        thulium(1..=20_000, asked)
+    }),
+    play(Thulium, "one more", UNEXPECTED, 22, |asked| {
+        thulium(1..=20_001, asked)
+    }),
+    play(Thulium, "it never ends", UNEXPECTED, 22, |asked| {
         thulium(1.., asked)
+    }),
+    play(Thulium, "half a million entries at once", UNEXPECTED, 1, |_| {
+        ((1..=500_000).collect(), None)
     }),
     play(Ricloud, "2,150 in pages", "all 2150", 3, |asked| {
         ricloud(1..=2150, asked)
@@ -223,7 +239,13 @@ const PLAYS: &[Play] = &[
         let first = if asked.number % 2 == 0 { 1 } else { 1001 };
         ((first..first + 1000).collect(), Some(true))
     }),
-    play(Ricloud, "it never ends", UNEXPECTED, 200, |asked| {
+    play(Ricloud, "20,000 entries", "all 20000", 20, |asked| {
+        ricloud(1..=20_000, asked)
+    }),
+    play(Ricloud, "one more", UNEXPECTED, 21, |asked| {
+        ricloud(1..=20_001, asked)
+    }),
+    play(Ricloud, "it never ends", UNEXPECTED, 21, |asked| {
         let after = asked.after.unwrap_or(0);
         ((after + 1..=after + 1000).collect(), Some(true))
     }),
@@ -234,6 +256,7 @@ async fn run(play: &Play) -> (String, usize) {
         kind: play.kind,
         pages: play.pages,
         asked: AtomicUsize::new(0),
+        sent: AtomicUsize::new(0),
     });
     let transport: Arc<Script> = Arc::clone(&script);
     let clock = Clock::starting_at(Timestamp::UNIX_EPOCH);
