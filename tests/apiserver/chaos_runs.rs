@@ -9,6 +9,7 @@ use chaos::{
     amnesia::{self, Loss},
     judge::Finding,
     storm, user,
+    vitals::Vitals,
 };
 use control_plane::Server;
 use upstream_doubles::Doubles;
@@ -48,6 +49,10 @@ impl Stage for Processes<'_> {
     async fn working(&self) -> Result<(), Error> {
         self.operator.wait_until_working().await;
         Ok(())
+    }
+
+    async fn vitals(&self) -> Result<Vitals, Error> {
+        Vitals::of(self.operator.process_id(), &self.operator.metrics().await)
     }
 
     async fn restart_apiserver(&self, crash: bool) -> Result<(), Error> {

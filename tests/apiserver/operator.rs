@@ -143,6 +143,11 @@ impl Operator {
         self.spawn();
     }
 
+    /// The same with a limit of the memory that it may write to, in KiB: what goes beyond it is refused.
+    pub(crate) fn launch_within(&self, kib: u64) {
+        self.spawn_within(Some(kib));
+    }
+
     /// How the process ended by itself, if it did.
     pub(crate) fn ended(&self) -> Option<ExitStatus> {
         let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,18 +173,31 @@ impl Operator {
     }
 
     fn spawn(&self) {
+        self.spawn_within(None);
+    }
+
+    fn spawn_within(&self, kib: Option<u64>) {
         let log_from = fs::metadata(&self.log).expect("look at the log").len();
         let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(life.is_none(), "it runs already");
-        *life = Some(self.process(log_from));
+        *life = Some(self.process(log_from, kib));
     }
 
-    fn process(&self, log_from: u64) -> Life {
+    fn process(&self, log_from: u64, kib: Option<u64>) -> Life {
         let log = File::options()
             .append(true)
             .open(&self.log)
             .expect("open the log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_webhook-operator"));
+        let executable = env!("CARGO_BIN_EXE_webhook-operator");
+        let mut command = match kib {
+            None => Command::new(executable),
+            Some(kib) => {
+                let mut shell = Command::new("sh");
+                let script = r#"ulimit -d "$0" && exec "$@""#;
+                shell.args(["-c", script, &kib.to_string(), executable]);
+                shell
+            }
+        };
         for (name, _) in std::env::vars_os() {
             let known = name.to_string_lossy();
             if known.starts_with("WEBHOOK_OPERATOR_") || known.starts_with("OTEL_") {
@@ -238,6 +256,12 @@ impl Operator {
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Id of the process.
+    pub(crate) fn process_id(&self) -> u32 {
+        let life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        life.as_ref().expect("it runs").child.id()
     }
 
     /// Freezes the process: it does nothing until [`Self::thaw`], and notices nothing of it but the time.

@@ -1,4 +1,5 @@
-//! `cargo xtask chaos`: the release binary under kills and faults, on a real control plane.
+//! `cargo xtask chaos`: the release binary under kills and faults, on a real control plane; with `--soak` under faults
+//! only, for as long as one likes.
 //!
 //! What happens in a run, and what is judged, is the crate `chaos`; here are its processes ([`stage`]) and its
 //! arguments. Progress goes to standard error, one line of figures as JSON to standard output. What is wrong with the
@@ -16,8 +17,10 @@ use std::{
 use ::chaos::{
     amnesia::{self, Loss},
     judge::Finding,
+    soak,
     storm::{self, Plan},
     user,
+    vitals::Vitals,
 };
 use kube::{Api, api::ListParams};
 use serde::Serialize;
@@ -28,7 +31,7 @@ use self::stage::Processes;
 use crate::{
     programs::Programs,
     progress::{Failure, block_on, say},
-    stand::{OPERATOR_NAMESPACE, Stand},
+    stand::{LIFETIME, OPERATOR_NAMESPACE, Stand},
 };
 
 /// Namespace of everything that a user writes.
@@ -36,6 +39,15 @@ const NAMESPACE: &str = "chaos";
 
 /// The findings that are told on the screen; the others are in the folder.
 const TOLD: usize = 20;
+
+/// How much more of each in the last quarter of a soak than in the second is no growth: what a stall more or less, or a
+/// page of the allocator that is not given back, comes to.
+const SLACK: Vitals = Vitals {
+    memory_kib: 2048,
+    open_files: 8,
+    threads: 1,
+    tasks: 16,
+};
 
 /// Arguments of `chaos`.
 #[derive(Debug, clap::Args)]
@@ -62,6 +74,10 @@ pub(crate) struct Args {
     /// kills and faults in between.
     #[arg(long)]
     lost_memory: bool,
+    /// One more run: kill nothing, and see whether memory, open files, threads or tasks of the one process grow over so
+    /// many minutes of users and faults.
+    #[arg(long, conflicts_with_all = ["lost_memory", "break_journal"])]
+    soak: bool,
     /// Use the dev build: quicker to make.
     #[arg(long, conflicts_with = "binaries")]
     dev: bool,
@@ -75,8 +91,8 @@ pub(crate) struct Args {
 
 fn minutes(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(minutes) if (0.1..=60.0).contains(&minutes) => Ok(minutes),
-        _ => Err("must be from 0.1 to 60".to_owned()),
+        Ok(minutes) if (0.1..=180.0).contains(&minutes) => Ok(minutes),
+        _ => Err("must be from 0.1 to 180".to_owned()),
     }
 }
 
@@ -105,6 +121,24 @@ impl Args {
             timeout: Duration::from_secs(20),
             limit: Duration::from_secs(self.limit_seconds),
             window: Duration::from_secs(60).min(storm),
+        }
+    }
+
+    fn soak(&self, seed: u64) -> soak::Plan {
+        let time = Duration::from_secs_f64(self.minutes * 60.0);
+        soak::Plan {
+            seed,
+            webhooks: usize::try_from(self.webhooks).unwrap_or(usize::MAX),
+            namespace: NAMESPACE.to_owned(),
+            time,
+            every: Duration::from_secs(5).min(time / 40),
+            slack: SLACK,
+            faults: self.faults,
+            apiserver_restarts: u32::try_from(time.as_secs() / 600).unwrap_or(u32::MAX),
+            pause: Duration::from_millis(50),
+            timeout: Duration::from_secs(20),
+            limit: Duration::from_secs(self.limit_seconds),
+            window: Duration::from_secs(60).min(time),
         }
     }
 
@@ -149,7 +183,8 @@ async fn whole(
     seed: u64,
     folder: &Path,
 ) -> Result<(Value, Option<Failure>), Failure> {
-    let stand = Stand::start(None).await?;
+    let lifetime = LIFETIME + Duration::from_secs_f64(args.minutes * 60.0);
+    let stand = Stand::start_for(None, lifetime).await?;
     let doubles = Doubles::start(user::options(Duration::from_millis(args.latency))).await?;
     let processes = Processes::new(programs, &stand, folder)?;
     let result = async {
@@ -158,6 +193,10 @@ async fn whole(
         let (figures, findings) = if args.lost_memory {
             let plan = args.amnesia(seed);
             let report = amnesia::run(&processes, client, &doubles, &plan, &Loss::ALL).await?;
+            (serde_json::to_value(&report)?, report.findings)
+        } else if args.soak {
+            let report = soak::run(&processes, client, &doubles, &args.soak(seed)).await?;
+            lines_of(&folder.join("vitals.jsonl"), &report.curve)?;
             (serde_json::to_value(&report)?, report.findings)
         } else {
             let report = storm::run(&processes, client, &doubles, &args.plan(seed)).await?;
@@ -247,6 +286,7 @@ mod tests {
             faults: 0.2,
             limit_seconds: 300,
             lost_memory: false,
+            soak: false,
             dev: false,
             break_journal: false,
             binaries: None,
@@ -258,7 +298,7 @@ mod tests {
 
     #[test]
     fn arguments_out_of_range_are_refused() {
-        assert!(minutes("0").is_err() && minutes("61").is_err() && minutes("x").is_err());
+        assert!(minutes("0").is_err() && minutes("181").is_err() && minutes("x").is_err());
         assert!(share("1.1").is_err() && share("-0.1").is_err());
         assert_eq!(minutes("0.5"), Ok(0.5));
     }

@@ -42,12 +42,17 @@ pub(crate) struct Stand {
 impl Stand {
     /// Starts it, with an audit log or without.
     pub(crate) async fn start(audit: Option<AuditLevel>) -> Result<Self, Failure> {
+        Self::start_for(audit, LIFETIME).await
+    }
+
+    /// The same, for a run that takes as long as this.
+    pub(crate) async fn start_for(audit: Option<AuditLevel>, lifetime: Duration) -> Result<Self, Failure> {
         // An error means that one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         eprintln!("starting a control plane");
         let options = Options {
             audit,
-            lifetime: LIFETIME,
+            lifetime,
             launcher: launcher(),
             ..Options::default()
         };
@@ -56,7 +61,7 @@ impl Stand {
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
         install_crds(&client).await?;
-        let operator_kubeconfig = operator_account(&client, &plane).await?;
+        let operator_kubeconfig = operator_account(&client, &plane, lifetime).await?;
         Ok(Self {
             plane,
             client,
@@ -125,8 +130,12 @@ async fn install_crds(client: &Client) -> Result<(), Failure> {
 }
 
 /// The operator's account with the rights that the project's manifests give it, so that the audit log tells its
-/// requests from ours; returns its kubeconfig.
-async fn operator_account(client: &Client, plane: &ControlPlane) -> Result<PathBuf, Failure> {
+/// requests from ours; returns its kubeconfig, which is good for this long.
+async fn operator_account(
+    client: &Client,
+    plane: &ControlPlane,
+    lifetime: Duration,
+) -> Result<PathBuf, Failure> {
     let text = fs::read_to_string(root().join("config/rbac.yaml"))?;
     let params = PostParams::default();
     for object in webhook_operator::yaml::parse_all::<DynamicObject>(&text)? {
@@ -140,7 +149,8 @@ async fn operator_account(client: &Client, plane: &ControlPlane) -> Result<PathB
     }
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "ServiceAccount"));
     let accounts: Api<DynamicObject> = Api::namespaced_with(client.clone(), OPERATOR_NAMESPACE, &kind);
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}});
+    let seconds = lifetime.as_secs();
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": seconds}});
     let answer: Value = accounts
         .create_subresource("token", OPERATOR_ACCOUNT, &params, &request)
         .await?;

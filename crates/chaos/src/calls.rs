@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use upstream_doubles::{Double, Doubles, Seen, Upstream};
 
-/// Requests kept at each upstream; more than a run of ten minutes makes.
+/// Requests kept at each upstream; more than a run of hours makes.
 pub const JOURNAL_LIMIT: usize = 400_000;
 
 /// Counts at one upstream.

@@ -42,11 +42,13 @@ pub enum Wrong {
     Restless,
     /// What was taken away was not only written down again.
     Forgot,
+    /// The process holds more and more under the same load.
+    Growing,
 }
 
 impl Wrong {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Missing,
         Self::Duplicate,
         Self::Orphan,
@@ -56,6 +58,7 @@ impl Wrong {
         Self::LeftBehind,
         Self::Restless,
         Self::Forgot,
+        Self::Growing,
     ];
 }
 

@@ -9,6 +9,8 @@
 //! | [`judge`] | registrations against Webhooks: missing, doubled, left over, different, not Ready; pure |
 //! | [`calls`] | what the upstreams were asked for: creates, updates, removals |
 //! | [`storm`] | the run: everything at once, then quiet, then everything deleted, then quiet again |
+//! | [`soak`] | the other run: one process for long, with users and faults all the time |
+//! | [`vitals`] | memory, open files, threads and tasks of a process, and whether they grow |
 //! | [`amnesia`] | the other run: what the operator wrote down is taken away, and must not matter |
 //!
 //! Nothing here is the operator's own code: manifests are written and statuses are read as JSON, and what a
@@ -22,11 +24,15 @@ pub mod amnesia;
 pub mod calls;
 pub mod fleet;
 pub mod judge;
+pub mod soak;
 pub mod storm;
 pub mod trouble;
 pub mod user;
+pub mod vitals;
 
 use std::time::Duration;
+
+use self::vitals::Vitals;
 
 /// The processes of a run, which are the caller's.
 pub trait Stage {
@@ -47,6 +53,12 @@ pub trait Stage {
     /// # Errors
     /// It does not after a minute, or it ended.
     fn working(&self) -> impl Future<Output = Result<(), Error>>;
+
+    /// What the operator holds now.
+    ///
+    /// # Errors
+    /// It does not run, or does not answer.
+    fn vitals(&self) -> impl Future<Output = Result<Vitals, Error>>;
 
     /// Ends the apiserver and starts it again after a moment: the first time as a crash, then in order.
     ///

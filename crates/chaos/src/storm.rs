@@ -153,8 +153,7 @@ pub async fn run<S: Stage>(
     storm.change(&mut fleet).await?;
     let calm = Instant::now();
     storm.recover(&fleet).await?;
-    // An update without an answer is looked at once more when it can come no more.
-    sleep((plan.timeout * 2 + LATE).saturating_sub(calm.elapsed())).await;
+    wait_for_what_is_late(plan.timeout, calm).await;
     if storm.report.findings.is_empty() {
         let (_, findings) = storm.until_well(&fleet).await?;
         storm.report.findings.extend(findings);
@@ -201,7 +200,7 @@ impl<S: Stage> Storm<'_, S> {
         let (killed, deeds, restarts, most) = tokio::try_join!(
             work,
             change_minds(&self.user, fleet, plan.pause, &over),
-            restarts(self.stage, plan, &over),
+            restarts(self.stage, plan.storm, plan.apiserver_restarts, &over),
             most_duplicates(self.doubles, &over),
         )?;
         self.struck(trouble);
@@ -261,40 +260,9 @@ impl<S: Stage> Storm<'_, S> {
 
     /// Nothing is to be done, so nothing may be done.
     async fn watch_quiet(&mut self) -> Result<(), Error> {
-        self.stage.tell(&format!(
-            "all is well; watching for {} s",
-            self.plan.window.as_secs()
-        ));
-        let versions = |webhooks: Vec<kube::api::DynamicObject>| -> BTreeMap<_, _> {
-            let each = webhooks.into_iter();
-            each.map(|it| (it.metadata.name, it.metadata.resource_version))
-                .collect()
-        };
-        let before = (
-            AllCalls::read(self.doubles).effects(),
-            versions(self.user.webhooks().await?),
-        );
-        sleep(self.plan.window).await;
-        let after = (
-            AllCalls::read(self.doubles).effects(),
-            versions(self.user.webhooks().await?),
-        );
-        let written = after
-            .1
-            .iter()
-            .filter(|(name, version)| before.1.get(*name) != Some(*version));
-        let written: Vec<&str> = written.filter_map(|(name, _)| name.as_deref()).collect();
-        self.report.writes_in_window = after.0.saturating_sub(before.0) + written.len();
-        if self.report.writes_in_window > 0 {
-            self.report.findings.push(Finding {
-                wrong: Wrong::Restless,
-                what: format!(
-                    "{} calls at upstreams; written Webhooks: {}",
-                    after.0.saturating_sub(before.0),
-                    written.join(", ")
-                ),
-            });
-        }
+        let (written, finding) = quiet(self.stage, &self.user, self.doubles, self.plan.window).await?;
+        self.report.writes_in_window = written;
+        self.report.findings.extend(finding);
         Ok(())
     }
 
@@ -317,10 +285,7 @@ impl<S: Stage> Storm<'_, S> {
 
     fn doubled(&mut self, most: &[String]) {
         self.report.duplicates_at_any_time = self.report.duplicates_at_any_time.max(most.len());
-        self.report.findings.extend(most.iter().map(|what| Finding {
-            wrong: Wrong::Duplicate,
-            what: format!("for a time: {what}"),
-        }));
+        self.report.findings.extend(told_of(most));
     }
 
     /// Figures that follow from others.
@@ -367,6 +332,57 @@ pub(crate) async fn until_well<S: Stage>(
     }
 }
 
+/// An update without an answer is looked at once more when it can come no more; `calm`: when the last one was sent.
+pub(crate) async fn wait_for_what_is_late(timeout: Duration, calm: Instant) {
+    sleep((timeout * 2 + LATE).saturating_sub(calm.elapsed())).await;
+}
+
+/// Counts calls at upstreams and writes to Webhooks while nothing is to be done; any at all is wrong.
+pub(crate) async fn quiet<S: Stage>(
+    stage: &S,
+    user: &User,
+    doubles: &Doubles,
+    window: Duration,
+) -> Result<(usize, Option<Finding>), Error> {
+    stage.tell(&format!("all is well; watching for {} s", window.as_secs()));
+    let versions = |webhooks: Vec<kube::api::DynamicObject>| -> BTreeMap<_, _> {
+        let each = webhooks.into_iter();
+        each.map(|it| (it.metadata.name, it.metadata.resource_version))
+            .collect()
+    };
+    let before = (
+        AllCalls::read(doubles).effects(),
+        versions(user.webhooks().await?),
+    );
+    sleep(window).await;
+    let after = (
+        AllCalls::read(doubles).effects(),
+        versions(user.webhooks().await?),
+    );
+    let written = after
+        .1
+        .iter()
+        .filter(|(name, version)| before.1.get(*name) != Some(*version));
+    let written: Vec<&str> = written.filter_map(|(name, _)| name.as_deref()).collect();
+    let calls = after.0.saturating_sub(before.0);
+    let finding = (calls + written.len() > 0).then(|| Finding {
+        wrong: Wrong::Restless,
+        what: format!(
+            "{calls} calls at upstreams; written Webhooks: {}",
+            written.join(", ")
+        ),
+    });
+    Ok((calls + written.len(), finding))
+}
+
+/// What was there twice for a time.
+pub(crate) fn told_of(duplicates: &[String]) -> impl Iterator<Item = Finding> {
+    duplicates.iter().map(|what| Finding {
+        wrong: Wrong::Duplicate,
+        what: format!("for a time: {what}"),
+    })
+}
+
 /// What the executioner is to do.
 struct Sentence {
     time: Duration,
@@ -404,7 +420,7 @@ async fn executioner<S: Stage>(stage: &S, sentence: &Sentence) -> Result<Killed,
 }
 
 /// Applies everything, then does one thing after the other; how many things were done.
-async fn change_minds(
+pub(crate) async fn change_minds(
     user: &User,
     fleet: &mut Fleet,
     pause: Duration,
@@ -430,11 +446,16 @@ async fn change_minds(
     Ok(deeds)
 }
 
-/// Restarts the apiserver at even intervals, by turns as a crash and in order; how often.
-async fn restarts<S: Stage>(stage: &S, plan: &Plan, over: &Cell<bool>) -> Result<u32, Error> {
-    let between = plan.storm / (plan.apiserver_restarts + 1);
+/// Restarts the apiserver at even intervals of a time, by turns as a crash and in order; how often.
+pub(crate) async fn restarts<S: Stage>(
+    stage: &S,
+    time: Duration,
+    times: u32,
+    over: &Cell<bool>,
+) -> Result<u32, Error> {
+    let between = time / (times + 1);
     let mut done = 0;
-    while done < plan.apiserver_restarts {
+    while done < times {
         sleep(between).await;
         if over.get() {
             break;
@@ -447,7 +468,7 @@ async fn restarts<S: Stage>(stage: &S, plan: &Plan, over: &Cell<bool>) -> Result
 }
 
 /// Looks again and again; the longest list of duplicates.
-async fn most_duplicates(doubles: &Doubles, over: &Cell<bool>) -> Result<Vec<String>, Error> {
+pub(crate) async fn most_duplicates(doubles: &Doubles, over: &Cell<bool>) -> Result<Vec<String>, Error> {
     let mut most = Vec::new();
     while !over.get() {
         let now = duplicates(doubles);

@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chaos::{Error, Life, Stage};
+use chaos::{Error, Life, Stage, vitals::Vitals};
 use control_plane::Server;
+use serde_json::Value;
 use tokio::{process::Child, time::sleep};
 
 use crate::{
@@ -21,6 +22,9 @@ use crate::{
 
 /// Says in the log that the operator works.
 const WORKING: &str = "caches are full";
+
+/// Says in the log where it serves `/metrics`.
+const SERVING: &str = "serving /livez";
 
 /// How long the apiserver is away.
 const AWAY: Duration = Duration::from_secs(2);
@@ -38,6 +42,8 @@ struct Running {
     child: Child,
     /// Where its part of the log begins.
     log_from: u64,
+    /// Where it serves `/metrics`, once that was asked for.
+    address: Option<String>,
 }
 
 impl<'a> Processes<'a> {
@@ -66,7 +72,11 @@ impl<'a> Processes<'a> {
             .stderr(File::options().append(true).open(&self.log)?)
             .kill_on_drop(true)
             .spawn()?;
-        self.life.replace(Some(Running { child, log_from }));
+        self.life.replace(Some(Running {
+            child,
+            log_from,
+            address: None,
+        }));
         Ok(())
     }
 
@@ -79,8 +89,8 @@ impl<'a> Processes<'a> {
         Ok(())
     }
 
-    /// Whether the life whose part of the log begins there came as far as working.
-    fn works(&self, log_from: u64) -> bool {
+    /// The part of the log that begins there; empty where it cannot be read.
+    fn log_from(&self, log_from: u64) -> String {
         let read = || -> io::Result<String> {
             let mut file = File::open(&self.log)?;
             file.seek(SeekFrom::Start(log_from))?;
@@ -88,8 +98,40 @@ impl<'a> Processes<'a> {
             file.read_to_end(&mut text)?;
             Ok(String::from_utf8_lossy(&text).into_owned())
         };
-        read().is_ok_and(|text| text.contains(WORKING))
+        read().unwrap_or_default()
     }
+
+    /// Whether the life whose part of the log begins there came as far as working.
+    fn works(&self, log_from: u64) -> bool {
+        self.log_from(log_from).contains(WORKING)
+    }
+
+    /// Id of the process that runs, and where it serves `/metrics`.
+    fn running(&self) -> Result<(u32, String), Error> {
+        let lacks = |what: &str| Error::Stage(format!("the operator {what}"));
+        let mut life = self.life.borrow_mut();
+        let running = life.as_mut().ok_or_else(|| lacks("does not run"))?;
+        if let Some(status) = running.child.try_wait().map_err(failed)? {
+            return Err(lacks(&format!("ended by itself with {status}")));
+        }
+        let process = running.child.id().ok_or_else(|| lacks("does not run"))?;
+        if running.address.is_none() {
+            running.address = serving(&self.log_from(running.log_from));
+        }
+        let address = running.address.clone();
+        Ok((
+            process,
+            address.ok_or_else(|| lacks("does not say where it serves"))?,
+        ))
+    }
+}
+
+/// The address that the log tells.
+fn serving(log: &str) -> Option<String> {
+    let line = log.lines().find(|line| line.contains(SERVING))?;
+    let line: Value = serde_json::from_str(line).ok()?;
+    let address = line.pointer("/fields/address").or_else(|| line.get("address"))?;
+    address.as_str().map(str::to_owned)
 }
 
 fn failed(failure: impl Into<Failure>) -> Error {
@@ -129,6 +171,14 @@ impl Stage for Processes<'_> {
             sleep(Duration::from_millis(100)).await;
         }
         Ok(())
+    }
+
+    async fn vitals(&self) -> Result<Vitals, Error> {
+        let (process, address) = self.running()?;
+        let page = reqwest::get(format!("http://{address}/metrics"))
+            .await
+            .map_err(failed)?;
+        Vitals::of(process, &page.text().await.map_err(failed)?)
     }
 
     async fn restart_apiserver(&self, crash: bool) -> Result<(), Error> {
