@@ -94,3 +94,31 @@ fn the_manifests_of_the_notes_are_clean() {
     assert!(verdict.findings.is_empty(), "{:#?}", verdict.findings);
     assert_eq!(verdict.checked, 2, "the provider and the Webhook");
 }
+
+/// What docs/benchmarks.md measured fits into what the chart asks for, with room in its limit for several times as much.
+#[test]
+fn the_memory_that_was_measured_fits() {
+    let values: Value = yaml::parse(&read("values.yaml")).unwrap();
+    let mebibytes = |path: &str| -> u64 {
+        let quantity = values.pointer(path).and_then(Value::as_str).expect(path);
+        quantity.strip_suffix("Mi").expect("in MiB").parse().unwrap()
+    };
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md");
+    let page = fs::read_to_string(page).unwrap();
+    let cells = |row: &str| -> Vec<String> {
+        let line = page.lines().find(|line| line.starts_with(row)).expect(row);
+        line.trim_matches('|')
+            .split('|')
+            .map(|cell| cell.trim().to_owned())
+            .collect()
+    };
+    let (webhooks, peak) = (cells("| Webhooks |"), cells("| peak |"));
+    assert_eq!(webhooks.last().map(String::as_str), Some("1000"));
+    let most = peak
+        .last()
+        .and_then(|cell| cell.strip_suffix(" MiB"))
+        .expect("in MiB");
+    let most: u64 = most.parse().unwrap();
+    assert!(most < mebibytes("/resources/requests/memory"), "{most} MiB");
+    assert!(4 * most < mebibytes("/resources/limits/memory"), "{most} MiB");
+}

@@ -33,6 +33,7 @@ mod lease;
 mod left_behind;
 mod logs;
 mod manifests;
+mod memory;
 mod operator;
 mod plugin;
 mod probes;
