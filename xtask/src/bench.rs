@@ -41,6 +41,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// status takes the longest, because it is written at most once in 10 s.
 const SETTLE: Duration = Duration::from_secs(12);
 
+/// Objects that are applied one after another have this between two.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -59,6 +62,10 @@ pub(crate) struct Args {
     /// `spec.interval` of the Webhooks; long, so that no read-back falls into the quiet window by chance.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     interval: String,
+    /// So many more Webhooks are then applied one after the other, two a second, and how long each waits is measured;
+    /// with a short `--interval`, all the others are read back meanwhile.
+    #[arg(long, value_name = "WEBHOOKS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    newcomers: u32,
     /// How many requests create Webhooks at the same time.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     appliers: u16,
@@ -128,6 +135,7 @@ async fn measured(
     let filled = fill(args, &load, doubles, &mut audit).await?;
     let full = operator.memory()?;
     let rested = rest(args, &operator, doubles, &mut audit).await?;
+    let newcomers = newcomers(args, stand, &operator, doubles).await?;
     let (operator, restarted) = restart(programs, stand, operator, doubles, &mut audit).await?;
     let emptied = empty_out(args, &load, doubles, &mut audit).await?;
     operator.stop(STOP_LIMIT).await?;
@@ -144,6 +152,7 @@ async fn measured(
             "rssAtRest": rested.memory.rss, "peakAtRest": rested.memory.peak,
         },
         "rest": rested.figures,
+        "newcomers": newcomers,
         "restart": restarted,
         "delete": emptied,
     }))
@@ -215,6 +224,35 @@ async fn rest(
         figures,
         memory: operator.memory()?,
     })
+}
+
+/// Applies some more, two a second, while the others are read back as often as their interval says.
+async fn newcomers(
+    args: &Args,
+    stand: &Stand,
+    operator: &Operator,
+    doubles: &Doubles,
+) -> Result<Option<Value>, Failure> {
+    if args.newcomers == 0 {
+        return Ok(None);
+    }
+    eprintln!("applying {} more Webhooks, two a second", args.newcomers);
+    let numbers = args.webhooks..args.webhooks + args.newcomers;
+    let load = Load::of(stand.client(), &Set::plain("new", numbers, "24h"))?;
+    let (calls, cpu, began) = (doubles.calls().await?, operator.cpu()?, Instant::now());
+    let limit = Duration::from_secs(args.limit_seconds);
+    let times = load.fill(&Pace::one_by_one(PAUSE), limit).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let calls = doubles.calls().await?.since(&calls);
+    let cpu = operator.cpu()?.saturating_sub(cpu);
+    load.delete(limit).await?;
+    Ok(Some(json!({
+        "webhooks": args.newcomers,
+        "seconds": round(seconds),
+        "secondsFromApplyToReady": spread(&times.each),
+        "upstreamRequestsPerSecond": round(calls.total() / seconds),
+        "cpuSeconds": round(cpu.as_secs_f64()),
+    })))
 }
 
 /// Stops and starts the operator with everything settled, and sees what that alone causes.

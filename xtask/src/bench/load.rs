@@ -133,6 +133,11 @@ impl Pace {
             pause: Duration::ZERO,
         }
     }
+
+    /// One after the other.
+    pub(super) fn one_by_one(pause: Duration) -> Self {
+        Self { at_once: 1, pause }
+    }
 }
 
 impl Load {

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use webhook_operator::domain::testing::regular_test;
 
 use super::{
-    Args, SETTLE, STOP_LIMIT, build,
+    Args, PAUSE, SETTLE, STOP_LIMIT, build,
     figures::{number, round, spread},
     load::{Load, Pace, Set, prepare},
     receiver::{Arrival, Receiver},
@@ -29,9 +29,6 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long the receiver takes for an answer.
 const RECEIVER_LATENCY: Duration = Duration::from_millis(200);
-
-/// Other objects are applied one after another, with this between two.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// A test that comes later than this after its phase has missed it.
 const MISSED: Duration = Duration::from_secs(30);
@@ -59,10 +56,7 @@ async fn measured(
     let limit = Duration::from_secs(args.limit_seconds);
     let window = Duration::from_secs(args.quiet_seconds);
     let others = u32::try_from(window.as_millis() / PAUSE.as_millis()).unwrap_or(u32::MAX);
-    let slowly = Pace {
-        at_once: 1,
-        pause: PAUSE,
-    };
+    let slowly = Pace::one_by_one(PAUSE);
 
     eprintln!("applying {others} other Webhooks with nothing else there");
     let set = |name, first: u32| Set::plain(name, first..first.saturating_add(others), &args.interval);
