@@ -247,24 +247,20 @@ mod tests {
     #[test]
     fn what_this_process_takes_is_seen() {
         let page = "# TYPE webhook_operator_tasks gauge\nwebhook_operator_tasks 17\n";
-        let read = || Vitals::of(std::process::id(), page).unwrap();
-        let before = read();
-        let files: Vec<_> = (0..20).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        let files: Vec<_> = (0..40).map(|_| fs::File::open("/dev/null").unwrap()).collect();
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || wait.recv().is_err());
         let memory = vec![1_u8; 64 << 20];
-        let with_them = read();
-        assert_eq!(with_them.tasks, 17);
+        // Not against what there was before: other tests of this process take and give at the same time.
+        let vitals = Vitals::of(std::process::id(), page).unwrap();
+        assert_eq!(vitals.tasks, 17);
+        assert!(vitals.open_files >= files.len() as u64, "{vitals:?}");
         assert!(
-            with_them.open_files >= before.open_files + files.len() as u64 - 10,
-            "{with_them:?}"
-        );
-        assert!(
-            with_them.memory_kib >= before.memory_kib + 50 * 1024,
-            "{with_them:?}, {}",
+            vitals.memory_kib >= memory.len() as u64 / 1024,
+            "{vitals:?}, {}",
             memory.len()
         );
-        assert!(with_them.threads >= 2);
+        assert!(vitals.threads >= 2);
         drop(go);
         assert!(thread.join().unwrap());
         assert!(Vitals::of(std::process::id(), "webhook_operator_leader 1\n").is_err());
