@@ -1,7 +1,7 @@
 //! The long run of one process: users create, change and delete all the time, the upstreams answer with faults, the
 //! apiserver is restarted now and then, and nothing is killed. What the process holds is looked at every few seconds.
 //!
-//! Judged is that nothing grows (see [`vitals`](crate::vitals)), and, once users and faults have stopped, what a storm
+//! Judged is that nothing grows (see [`vitals`]), and, once users and faults have stopped, what a storm
 //! is judged by as well: registrations equal manifests, all are Ready, and then nothing is written any more.
 
 use std::{
