@@ -398,45 +398,33 @@ impl AnyProviderSpec for ClusterWebhookProviderSpec {
     }
 }
 
-impl Spec for WebhookProviderSpec {
-    const KIND: &'static str = "WebhookProvider";
+/// Both kinds of providers are read alike, but for what they require.
+macro_rules! provider_spec {
+    ($spec:ty, $kind:literal, $credentials:tt) => {
+        impl Spec for $spec {
+            const KIND: &'static str = $kind;
 
-    fn least() -> Value {
-        json!({ "type": "Conpeek", "credentialsRef": { "name": "" } })
-    }
+            fn least() -> Value {
+                json!({ "type": "Conpeek", "credentialsRef": $credentials })
+            }
 
-    fn strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(deserializer)
-    }
+            fn strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::deserialize(deserializer)
+            }
 
-    fn fault_in_flattened(value: &Value) -> Option<Path> {
-        path_of_fault(value, |deserializer| ProviderSettings::deserialize(deserializer))
-    }
+            fn fault_in_flattened(value: &Value) -> Option<Path> {
+                path_of_fault(value, |deserializer| ProviderSettings::deserialize(deserializer))
+            }
 
-    fn set_unread(&mut self, unread: Vec<Unread>) {
-        self.settings.unread = unread;
-    }
+            fn set_unread(&mut self, unread: Vec<Unread>) {
+                self.settings.unread = unread;
+            }
+        }
+    };
 }
 
-impl Spec for ClusterWebhookProviderSpec {
-    const KIND: &'static str = "ClusterWebhookProvider";
-
-    fn least() -> Value {
-        json!({ "type": "Conpeek", "credentialsRef": { "namespace": "", "name": "" } })
-    }
-
-    fn strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(deserializer)
-    }
-
-    fn fault_in_flattened(value: &Value) -> Option<Path> {
-        path_of_fault(value, |deserializer| ProviderSettings::deserialize(deserializer))
-    }
-
-    fn set_unread(&mut self, unread: Vec<Unread>) {
-        self.settings.unread = unread;
-    }
-}
+provider_spec!(WebhookProviderSpec, "WebhookProvider", { "name": "" });
+provider_spec!(ClusterWebhookProviderSpec, "ClusterWebhookProvider", { "namespace": "", "name": "" });
 
 fn default_ca_key() -> String {
     "ca.crt".to_owned()

@@ -194,22 +194,33 @@ fn kib(process: u32, name: &str) -> u64 {
     figure.expect("a figure")
 }
 
+/// An operator of its own, with an account at each upstream and a Webhook that is Ready.
+async fn world(name: &str) -> World {
+    let world = World::alone(name, &["--log-filter", "info"]).await;
+    for provider in [Conpeek, Thulium, Ricloud, Autocosmos] {
+        world.provider(provider).await;
+    }
+    let spec = json!({ "url": "https://a.example/before", "events": ["TICKET_CREATED"] });
+    world.webhook("before", Thulium, spec).await;
+    world.wait_ready("before", ReadyReason::Available).await;
+    world
+}
+
+/// Adds what the upstream needs beside a URL.
+fn need(manifest: &mut serde_json::Value, provider: ProviderType, number: usize) {
+    match provider {
+        Conpeek => manifest["spec"]["target"] = json!((number + 1).to_string()),
+        Autocosmos => manifest["spec"]["target"] = json!(format!("topic-{number}")),
+        Thulium => manifest["spec"]["events"] = json!(["TICKET_CREATED"]),
+        Ricloud => {}
+    }
+}
+
 /// Bombs, endless bodies, lists of hundreds of thousands of entries and lists without an end, at upstreams of all types
 /// and for many Webhooks at once: what is resident stays bounded, and the Webhooks of the others come and go as ever.
 #[tokio::test]
 async fn hostile_answers_fit_into_the_memory_that_the_chart_allows() {
-    let world = World::alone("memory", &["--log-filter", "info"]).await;
-    for provider in [Conpeek, Thulium, Ricloud, Autocosmos] {
-        world.provider(provider).await;
-    }
-    world
-        .webhook(
-            "before",
-            Thulium,
-            json!({ "url": "https://a.example/before", "events": ["TICKET_CREATED"] }),
-        )
-        .await;
-    world.wait_ready("before", ReadyReason::Available).await;
+    let world = world("memory").await;
     let process = world.operator.process_id();
     let before = kib(process, PEAK);
 
@@ -236,12 +247,7 @@ async fn hostile_answers_fit_into_the_memory_that_the_chart_allows() {
             });
             let mut manifest =
                 webhook_manifest(&format!("{}-{place}", upstream.name()), upstream.provider, spec);
-            match upstream.provider {
-                Conpeek => manifest["spec"]["target"] = json!((place + 1).to_string()),
-                Autocosmos => manifest["spec"]["target"] = json!(format!("topic-{place}")),
-                Thulium => manifest["spec"]["events"] = json!(["TICKET_CREATED"]),
-                Ricloud => {}
-            }
+            need(&mut manifest, upstream.provider, place);
             world.apply(&manifest).await;
         }
     }
@@ -306,18 +312,7 @@ const LIVES: usize = 1;
 /// its container; so does the next one, as in a crash loop. The first that has enough finds everything.
 #[tokio::test]
 async fn who_runs_out_of_memory_is_followed_by_one_that_finds_everything() {
-    let world = World::alone("starved", &["--log-filter", "info"]).await;
-    for provider in [Conpeek, Thulium, Ricloud, Autocosmos] {
-        world.provider(provider).await;
-    }
-    world
-        .webhook(
-            "before",
-            Thulium,
-            json!({ "url": "https://a.example/before", "events": ["TICKET_CREATED"] }),
-        )
-        .await;
-    world.wait_ready("before", ReadyReason::Available).await;
+    let world = world("starved").await;
     let enough = kib(world.operator.process_id(), "VmData:");
     world.operator.kill();
     world.operator.launch_within(enough + ROOM);
@@ -328,12 +323,7 @@ async fn who_runs_out_of_memory_is_followed_by_one_that_finds_everything() {
         let mut manifest = webhook_manifest(name, provider, json!({ "test": { "mode": "None" } }));
         manifest["spec"]["url"] = json!(format!("https://a.example/{number}"));
         manifest["metadata"]["annotations"] = json!({ "filler.example/text": "x".repeat(128 << 10) });
-        match provider {
-            Conpeek => manifest["spec"]["target"] = json!((number + 1).to_string()),
-            Autocosmos => manifest["spec"]["target"] = json!(format!("topic-{number}")),
-            Thulium => manifest["spec"]["events"] = json!(["TICKET_CREATED"]),
-            Ricloud => {}
-        }
+        need(&mut manifest, provider, number);
         world.apply(&manifest).await;
     }
     for life in 0..LIVES {

@@ -42,6 +42,12 @@ fn world(provider: ProviderType) -> World {
     world
 }
 
+/// Waits until all is done that somebody has just asked for.
+async fn quiet(world: &World, operator: &Operator) {
+    world.wire().stir();
+    assert_eq!(world.rest(operator, SILENCE, LONGEST).await, Rest::Quiet);
+}
+
 /// Waits until the Webhook is let go, which it is within this time.
 async fn gone_within(world: &World, limit: Duration) {
     let deleted = Instant::now();
@@ -79,8 +85,7 @@ async fn a_registration_whose_secret_is_lost_is_made_anew_once() {
     let operator = Operator::start(&world, options(&[]));
     let manifest = manifests::webhook("apps", "a", ProviderType::Ricloud, &json!({}));
     world.api().create(&manifest).unwrap();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     let creates = || {
         let requests = ricloud.requests_where(|it| it.method == "POST" && it.path == "/configs/webhook");
         requests.len()
@@ -90,8 +95,7 @@ async fn a_registration_whose_secret_is_lost_is_made_anew_once() {
         .api()
         .delete(&Id::new("secrets", "apps", "a-signing"))
         .unwrap();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     assert_eq!(creates(), 2);
     assert_eq!(ready(&world), "True/Available");
 }
@@ -137,8 +141,7 @@ async fn a_version_that_is_gone_when_the_watch_comes_back_is_not_asked_for_for_e
     let operator = Operator::start(&world, options(&[]));
     let manifest = manifests::webhook("apps", "a", ProviderType::Thulium, &json!({"interval": "24h"}));
     world.api().create(&manifest).unwrap();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     world.wire().set_course(Box::new(|_, call| {
         let fails = call.peer == Peer::ApiServer;
         wire::passage(call, if fails { Fate::Fails(500) } else { Fate::Arrives })
@@ -242,8 +245,7 @@ async fn nothing_is_corrected_on_the_strength_of_a_stale_cache() {
     let operator = Operator::start(&world, options(&[]));
     let manifest = manifests::webhook("apps", "a", ProviderType::Thulium, &json!({"interval": "24h"}));
     world.api().create(&manifest).unwrap();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     let edit = async |url: &str| {
         let patch = json!({"spec": {"url": url}});
         world.api().patch(&hook(), &patch).unwrap();
@@ -285,8 +287,7 @@ async fn a_note_of_what_is_left_is_made_again_when_the_api_server_fails() {
         wire::passage(call, if fails { Fate::Fails(503) } else { Fate::Arrives })
     }));
     world.api().delete(&hook()).unwrap();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     assert!(world.api().get(&hook()).is_none());
     assert!(
         world
@@ -328,8 +329,7 @@ async fn a_create_that_may_still_come_is_waited_for_under_orphan_too() {
     world.api().delete(&hook()).unwrap();
     gone_within(&world, Duration::from_secs(120)).await;
     apply();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     assert_eq!(ready(&world), "True/Available");
     assert_eq!(world.upstreams().thulium().objects().len(), 1);
     operator.stop().await.unwrap();
@@ -426,8 +426,7 @@ async fn what_was_taken_over_switched_off_is_switched_on_after_a_death() {
     let over = json!({"test": {"mode": "Upstream"}});
     let manifest = manifests::webhook("apps", "a", ProviderType::Ricloud, &over);
     world.api().create(&manifest).unwrap();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     let ricloud = world.upstreams().ricloud();
     let first = ricloud.objects()[0].id;
     let request = http::Request::post(format!("{}/configs/webhook", ricloud.url()))
@@ -458,8 +457,7 @@ async fn what_was_taken_over_switched_off_is_switched_on_after_a_death() {
     );
     world.wire().set_course(wire::calm());
     let operator = Operator::start(&world, options(&[]));
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     assert_eq!(ready(&world), "True/Available");
     let states: Vec<ConfigState> = ricloud.objects().iter().map(|it| it.state).collect();
     assert_eq!(states, [ConfigState::Valid]);
@@ -478,19 +476,16 @@ async fn who_is_changed_into_another_one_waits_for_it_to_go() {
         let over = json!({"url": url, "events": [event]});
         let manifest = manifests::webhook("apps", name, ProviderType::Thulium, &over);
         world.api().create(&manifest).unwrap();
-        world.wire().stir();
-        assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+        quiet(&world, &operator).await;
     }
     let edit = json!({"spec": {"events": ["TICKET_CREATED"]}});
     world.api().patch(&hook(), &edit).unwrap();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     assert_eq!(ready(&world), "False/Conflict");
     assert_eq!(thulium.duplicates(), []);
     assert_eq!(thulium.objects().len(), 2, "what it had stays as it was");
     world.api().delete(&Id::new("webhooks", "apps", "b")).unwrap();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     assert_eq!(ready(&world), "True/Available");
     let left = thulium.objects();
     assert_eq!(left.len(), 1);
@@ -513,8 +508,7 @@ async fn what_a_create_of_unknown_outcome_has_made_is_tested() {
     let over = json!({"test": {"mode": "Probe"}});
     let manifest = manifests::webhook("apps", "a", ProviderType::Thulium, &over);
     world.api().create(&manifest).unwrap();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     assert_eq!(ready(&world), "True/Available");
     assert_eq!(world.api().get(&hook()).unwrap()["status"]["state"], "valid");
     let probes = world.wire().made();
@@ -539,8 +533,7 @@ async fn what_is_found_switched_off_after_a_create_is_switched_on() {
     let over = json!({"test": {"mode": "Upstream"}});
     let manifest = manifests::webhook("apps", "a", ProviderType::Ricloud, &over);
     world.api().create(&manifest).unwrap();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     world.api().delete(&hook()).unwrap();
     gone_within(&world, Duration::from_secs(120)).await;
     assert_eq!(ricloud.objects()[0].state, ConfigState::Deactivated);
@@ -551,8 +544,7 @@ async fn what_is_found_switched_off_after_a_create_is_switched_on() {
         wire::passage(call, if fails { Fate::Fails(500) } else { Fate::Arrives })
     }));
     world.api().create(&manifest).unwrap();
-    world.wire().stir();
-    assert_eq!(world.rest(&operator, SILENCE, LONGEST).await, Rest::Quiet);
+    quiet(&world, &operator).await;
     assert_eq!(ready(&world), "True/Available");
     let states: Vec<ConfigState> = ricloud.objects().iter().map(|it| it.state).collect();
     assert_eq!(states, [ConfigState::Valid]);
