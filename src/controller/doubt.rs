@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
     act::{MARK_GRACE, Pass},
-    memory::MemoryCell,
+    memory::{Memory, MemoryCell},
 };
 use crate::{
     api::Webhook,
@@ -85,19 +86,22 @@ pub(super) fn inherited(
         return None;
     }
     let born = webhook.metadata.creation_timestamp.as_ref()?.0;
-    memory.with(|memory| {
-        let older = elapsed(born, memory.first_seen_at) > SEEN_AT_ONCE;
-        older.then(|| memory.first_seen + account.timeout + MARK_GRACE)
-    })
+    memory.with(|memory| of_a_dead_process(born, memory, account))
+}
+
+/// Until when a call may still take effect that a process before this one has sent, if it can have known of what has been
+/// there since then.
+fn of_a_dead_process(since: Timestamp, memory: &Memory, account: &Account) -> Option<Instant> {
+    let older = elapsed(since, memory.first_seen_at) > SEEN_AT_ONCE;
+    older.then(|| memory.first_seen + account.timeout + MARK_GRACE)
 }
 
 /// Until when a call may still take effect that switches off what a deleted Webhook leaves: one of this process that had
 /// no answer, or one that the process before it may have died with, where the deletion is older than this process.
 pub(super) fn late_switch(webhook: &Webhook, memory: &MemoryCell, account: &Account) -> Option<Instant> {
-    let deleted = webhook.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    let deleted = webhook.metadata.deletion_timestamp.as_ref();
     memory.with(|memory| {
-        let older = deleted.is_some_and(|deleted| elapsed(deleted, memory.first_seen_at) > SEEN_AT_ONCE);
-        let inherited = older.then(|| memory.first_seen + account.timeout + MARK_GRACE);
+        let inherited = deleted.and_then(|deleted| of_a_dead_process(deleted.0, memory, account));
         memory.late_switch.max(inherited)
     })
 }

@@ -26,14 +26,9 @@ pub struct Claimant {
 }
 
 impl Claimant {
-    /// Who holds a recorded id goes before the others, among these who is settled, then the older, then the smaller uid.
+    /// Who holds a recorded id goes before the others, then who is settled, then the older, then the smaller uid.
     fn rank(&self) -> (bool, bool, Timestamp, &str) {
-        (
-            !self.holds,
-            !(self.holds && self.settled),
-            self.created,
-            &self.uid,
-        )
+        (!self.holds, !self.settled, self.created, &self.uid)
     }
 }
 
