@@ -11,6 +11,7 @@ mod conclude;
 pub mod context;
 mod created;
 mod doubt;
+mod due;
 mod farewell;
 mod generated;
 pub mod hash_key;
