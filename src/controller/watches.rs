@@ -1,11 +1,7 @@
 //! The watches: they keep the caches, the index and the memories in step and wake what is concerned. Each event
 //! wakes by level, not by edge: whoever is woken looks at what is there now.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt::Debug,
-    sync::Arc,
-};
+use std::{collections::HashMap, fmt::Debug, sync::Arc};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Secret};
@@ -344,7 +340,6 @@ fn wake_secret(ctx: &Context, secret: &PartialObjectMeta<Secret>) {
 
 async fn follow_webhooks(ctx: Arc<Context>, feed: Feed<Webhook>, mut writer: Writer<Webhook>) {
     let mut feed = feed.default_backoff().modify(prune).boxed();
-    let mut listed: HashSet<ObjectRef<Webhook>> = HashSet::new();
     while let Some(event) = feed.next().await {
         let event = match event {
             Ok(event) => event,
@@ -354,13 +349,8 @@ async fn follow_webhooks(ctx: Arc<Context>, feed: Feed<Webhook>, mut writer: Wri
             }
         };
         match &event {
-            Event::Init => listed.clear(),
-            Event::InitApply(webhook) => {
-                ctx.index.update(webhook);
-                listed.insert(ObjectRef::from_obj(webhook));
-            }
-            Event::Apply(webhook) => ctx.index.update(webhook),
-            Event::Delete(_) | Event::InitDone => {}
+            Event::InitApply(webhook) | Event::Apply(webhook) => ctx.index.update(webhook),
+            Event::Init | Event::Delete(_) | Event::InitDone => {}
         }
         // The cache first, then whoever is woken: nobody wakes to find the old state.
         let before = matches!(event, Event::InitDone).then(|| writer.as_reader().state());
@@ -371,26 +361,37 @@ async fn follow_webhooks(ctx: Arc<Context>, feed: Feed<Webhook>, mut writer: Wri
         writer.apply_watcher_event(&event);
         match event {
             Event::Apply(webhook) => {
-                if let Some(old) = replaced.filter(|old| means_another(old, &webhook)) {
-                    wake_rivals(&ctx, &old);
+                if let Some(old) = replaced {
+                    follows(&ctx, &old, &webhook);
                 }
                 seen(&ctx, &webhook);
             }
             Event::Delete(webhook) => gone(&ctx, &webhook),
             Event::InitDone => {
-                // Objects that went while nobody watched.
+                // What happened while nobody watched: objects went, or others took their names.
                 for old in in_order(before.unwrap_or_default()) {
-                    if !listed.contains(&ObjectRef::from_obj(old.as_ref())) {
-                        gone(&ctx, &old);
+                    match writer.as_reader().get(&ObjectRef::from_obj(old.as_ref())) {
+                        Some(new) => follows(&ctx, &old, &new),
+                        None => gone(&ctx, &old),
                     }
                 }
                 for webhook in in_order(writer.as_reader().state()) {
                     seen(&ctx, &webhook);
                 }
-                listed.clear();
             }
             Event::Init | Event::InitApply(_) => {}
         }
+    }
+}
+
+/// One state of a name comes after another one; the object may be another one as well, when a deletion was not seen.
+fn follows(ctx: &Context, old: &Webhook, new: &Webhook) {
+    let another = old.metadata.uid != new.metadata.uid;
+    if another && let Some(uid) = old.uid() {
+        ctx.memories.forget(&uid);
+    }
+    if another || means_another(old, new) {
+        wake_rivals(ctx, old);
     }
 }
 

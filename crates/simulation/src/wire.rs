@@ -382,6 +382,11 @@ impl Line {
         }
     }
 
+    /// Until then something is on its way that ends without a call.
+    pub(crate) fn expect_until(&self, until: Instant) {
+        self.wire.expect_until(until);
+    }
+
     /// How long after a change a watch shows it.
     pub(crate) fn lag(&self) -> Duration {
         self.wire.lock().lag

@@ -118,7 +118,7 @@ fn plans_have_everything_in_them() {
     assert!((30..=80).contains(&pairs), "{pairs}");
 }
 
-const KINDS: [&str; 20] = [
+const KINDS: [&str; 21] = [
     "apply",
     "edit",
     "ask",
@@ -139,6 +139,7 @@ const KINDS: [&str; 20] = [
     "upstream",
     "switched by hand",
     "key",
+    "blur",
 ];
 
 fn kind(deed: &Deed) -> &'static str {
@@ -165,6 +166,7 @@ fn kind(deed: &Deed) -> &'static str {
         },
         Deed::ByHandSwitch(..) => 18,
         Deed::Revoke(..) => 19,
+        Deed::Blur(_) => 20,
     };
     KINDS.get(position).copied().unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 //! watches, merge patches, the status subresource, finalizers, namespaces that end with everything in them, and owner
 //! references. Defaults come from the operator's own CRDs; validation and admission are left to the real one.
 
+mod blur;
 mod request;
 mod schema;
 mod store;
@@ -21,8 +22,11 @@ use serde_json::Value;
 use tokio::{sync::Notify, time::Instant};
 use webhook_operator::clock::Clock;
 
-pub use self::store::{Change, ChangeKind, Id, Refusal};
-use self::{request::Target, store::State};
+pub use self::{
+    blur::Blur,
+    store::{Change, ChangeKind, Id, Refusal},
+};
+use self::{blur::Blurred, request::Target, store::State};
 use crate::wire::{Call, CallKind, Line, Peer};
 
 /// Answers of a request: all at once, or as a watch goes on.
@@ -34,6 +38,7 @@ pub struct ApiServer {
     state: Arc<Mutex<State>>,
     /// Wakes watches in the order in which they wait, and not, as a channel of tokio does, in any.
     changed: Arc<Notify>,
+    blurred: Arc<Mutex<Blurred>>,
     clock: Clock,
 }
 
@@ -44,6 +49,7 @@ impl ApiServer {
         let server = Self {
             state: Arc::new(Mutex::new(State::new(clock.clone()))),
             changed: Arc::default(),
+            blurred: Arc::default(),
             clock,
         };
         for name in ["default", "kube-system"] {
@@ -203,6 +209,16 @@ impl ApiServer {
     pub fn mute(&self) {
         self.lock().mute();
         self.changed.notify_waiters();
+    }
+
+    /// For a while watches show some changes late, merged with what follows, or twice.
+    pub fn blur(&self, blur: Blur) {
+        self.blurred.lock().unwrap().begin(blur);
+    }
+
+    /// From now on they show every change as it comes.
+    pub fn focus(&self) {
+        self.blurred.lock().unwrap().end();
     }
 
     /// Forgets all changes until now: watches that want to go on from an older version get 410.

@@ -246,6 +246,14 @@ impl State {
         self.compacted
     }
 
+    /// Whether nothing has happened to its object since.
+    pub(super) fn is_newest(&self, change: &Change) -> bool {
+        match self.objects.get(&change.id) {
+            Some(object) => Arc::ptr_eq(object, &change.object),
+            None => change.kind == ChangeKind::Deleted,
+        }
+    }
+
     pub(super) fn get(&self, id: &Id) -> Option<Arc<Value>> {
         self.objects.get(id).cloned()
     }

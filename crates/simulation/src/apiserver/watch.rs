@@ -112,6 +112,9 @@ impl Running {
         }
         let shown = state.shown();
         let lag = self.line.lag();
+        let mut blurred = self.server.blurred.lock().unwrap();
+        let selection = &self.watching.selection;
+        let process = self.line.process();
         let mut events = String::new();
         let mut next = None;
         for change in state.changes_since(self.since) {
@@ -124,28 +127,43 @@ impl Running {
                 break;
             }
             self.since = change.version;
-            events += &self.event(change);
+            if !selection.holds(&change.id) {
+                continue;
+            }
+            let (now, later) = blurred.meet(process, selection, change);
+            if now {
+                events += &self.event(change);
+            }
+            if let Some(later) = later {
+                self.line.expect_until(later);
+            }
+        }
+        let ends = now >= self.until;
+        for change in blurred.due(process, selection, (!ends).then_some(now)) {
+            // Another watch may have been the last to see this object, or a list.
+            if state.is_newest(&change) {
+                events += &self.event(&change);
+            }
         }
         if !events.is_empty() {
             return Look::Events(events);
         }
-        if now >= self.until {
+        if ends {
             return Look::End(if self.watching.bookmarks {
                 self.bookmark()
             } else {
                 String::new()
             });
         }
-        Look::Wait(next)
+        let kept = blurred.next(process, selection);
+        Look::Wait([next, kept].into_iter().flatten().min())
     }
 
     fn event(&self, change: &Change) -> String {
-        let selection = &self.watching.selection;
-        if selection.holds(&change.id) {
-            line(change.kind.as_str(), &selection.show(&change.object))
-        } else {
-            String::new()
-        }
+        line(
+            change.kind.as_str(),
+            &self.watching.selection.show(&change.object),
+        )
     }
 
     /// How far the watch has come, so that the next one need not begin at its last event.

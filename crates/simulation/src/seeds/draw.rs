@@ -8,6 +8,7 @@ use webhook_operator::api::{RECONCILE_REQUESTED_AT, TEST_REQUESTED_AT, provider:
 
 use super::plan::{Deed, Event, Hook, Pace, Place, Plan, Replica, Spell, Trouble, Whom};
 use crate::{
+    apiserver::Blur,
     explore::{Dialect, dialect::DIALECTS},
     manifests,
 };
@@ -362,7 +363,23 @@ impl Draw {
             self.test(hook);
             self.rival(hook, forms, span);
         }
+        self.blur(span);
         self.dice = first;
+    }
+
+    /// Watches show things late, merged and twice for a while, in every third plan.
+    fn blur(&mut self, span: Duration) {
+        if self.dice.u8(0..3) > 0 {
+            return;
+        }
+        let at = self.time(Duration::ZERO, span);
+        let blur = Blur {
+            percent: [20, 50, 100][self.dice.usize(0..3)],
+            longest: Duration::from_secs(self.dice.u64(1..=40)),
+            lasts: Duration::from_secs(self.dice.u64(30..=300)),
+            seed: self.dice.u64(..),
+        };
+        self.add(at, Deed::Blur(blur));
     }
 
     /// A key is refused for a while, now and then.

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde_json::Value;
 use webhook_operator::api::provider::ProviderType;
 
-use crate::explore::Dialect;
+use crate::{apiserver::Blur, explore::Dialect};
 
 /// A provider in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,6 +169,8 @@ pub enum Deed {
     Freeze(Duration),
     /// Watches that are open say nothing any more.
     Mute,
+    /// Watches show some changes late, merged with what follows, or twice.
+    Blur(Blur),
     /// What happened until now is forgotten.
     Compact,
     /// Calls go wrong.
@@ -313,6 +315,12 @@ impl Plan {
             }
             Deed::Freeze(time) => format!("lists and watches stand still for {} s", time.as_secs()),
             Deed::Mute => "open watches fall silent".to_owned(),
+            Deed::Blur(blur) => format!(
+                "for {} s watches keep {} % of all changes for up to {} s, merge them or show them twice",
+                blur.lasts.as_secs(),
+                blur.percent,
+                blur.longest.as_secs()
+            ),
             Deed::Compact => "old versions are forgotten".to_owned(),
             Deed::Spell(spell) => format!(
                 "{} % of the calls of {:?} for {} s: {:?}",

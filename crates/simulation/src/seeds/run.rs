@@ -120,6 +120,7 @@ impl<'a> Run<'a> {
         self.until(self.began + self.plan.span).await;
         self.part_rivals();
         self.weather.clear();
+        self.world.api().focus();
         self.faults.clear(self.world.upstreams());
         self.trace.note(
             self.began,
@@ -397,6 +398,7 @@ impl<'a> Run<'a> {
                 api.freeze(api.version(), Instant::now() + *time);
             }
             Deed::Mute => self.world.api().mute(),
+            Deed::Blur(blur) => self.world.api().blur(*blur),
             Deed::Compact => self.world.api().compact(),
             Deed::Kill(_) | Deed::CutOff(..) => return self.at_process(deed).await,
             Deed::ByHandUrl(..) | Deed::ByHandRemove(_) | Deed::ByHandSwitch(..) | Deed::Stranger(..) => {

@@ -1,6 +1,7 @@
 //! The operator with an upstream in trouble: credentials that are refused, calls that are to be fewer, an outage, and
-//! deletions meanwhile; and with specs that it cannot read. All on virtual time, so that hours and many objects cost
-//! little; what only a real API server or a real connection shows is in the operator's own tests.
+//! deletions meanwhile; with specs that it cannot read, and with watches that tell things late. All on virtual time, so
+//! that hours and many objects cost little; what only a real API server or a real connection shows is in the operator's
+//! own tests.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +13,7 @@
 mod budget;
 mod bulkhead;
 mod deletions;
+mod events;
 mod outage;
 mod revoked;
 mod words;
