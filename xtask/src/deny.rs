@@ -34,7 +34,8 @@ pub(crate) fn run(_args: &Args) -> Result<(), Failure> {
     match fetch_advisories(&tool)? {
         None => step(
             "advisories",
-            deny(&tool).args(["check", "--disable-fetch", "advisories"]),
+            // The database has just been fetched; the registry's index is there since the build.
+            deny(&tool).args(["--offline", "check", "advisories"]),
         ),
         Some(why) => {
             eprintln!("== advisories: SKIPPED, their database is out of reach: {why}");
