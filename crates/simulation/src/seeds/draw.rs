@@ -364,7 +364,17 @@ impl Draw {
             self.rival(hook, forms, span);
         }
         self.blur(span);
+        self.report();
         self.dice = first;
+    }
+
+    /// What differs at the upstream is only reported, by some.
+    fn report(&mut self) {
+        for hook in &mut self.hooks {
+            if self.dice.u8(0..6) == 0 {
+                hook.spec["driftPolicy"] = json!("Report");
+            }
+        }
     }
 
     /// Watches show things late, merged and twice for a while, in every third plan.

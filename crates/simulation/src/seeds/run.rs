@@ -76,6 +76,8 @@ struct Run<'a> {
     later: Vec<(Instant, Later)>,
     dice: Rng,
     kills: usize,
+    /// Nothing is only reported any more.
+    corrects: bool,
     began: Instant,
     trace: Trace,
 }
@@ -102,6 +104,7 @@ impl<'a> Run<'a> {
             later: Vec::new(),
             dice: Rng::with_seed(!plan.seed),
             kills: 0,
+            corrects: false,
             began,
             trace: Trace::default(),
             world,
@@ -119,6 +122,7 @@ impl<'a> Run<'a> {
         }
         self.until(self.began + self.plan.span).await;
         self.part_rivals();
+        self.have_corrected();
         self.weather.clear();
         self.world.api().focus();
         self.faults.clear(self.world.upstreams());
@@ -159,6 +163,16 @@ impl<'a> Run<'a> {
             .collect();
         for id in &rivals {
             self.delete(id);
+        }
+    }
+
+    /// What was only reported is put right from now on, also by those that are still to be applied: in the end all are as
+    /// their specs say.
+    fn have_corrected(&mut self) {
+        self.corrects = true;
+        for id in self.webhooks(|_, webhook| webhook["spec"]["driftPolicy"] == "Report") {
+            let patch = json!({"spec": {"driftPolicy": "Correct"}});
+            self.world.api().patch(&id, &patch).unwrap();
         }
     }
 
@@ -243,7 +257,11 @@ impl<'a> Run<'a> {
     /// Applies a Webhook, or sees to it that this is tried again.
     fn apply(&mut self, number: usize) -> Option<&'static str> {
         let hook = &self.plan.hooks[number];
-        let manifest = manifests::webhook(hook.place.namespace, &hook.name, hook.place.provider, &hook.spec);
+        let mut spec = hook.spec.clone();
+        if self.corrects {
+            spec["driftPolicy"] = json!("Correct");
+        }
+        let manifest = manifests::webhook(hook.place.namespace, &hook.name, hook.place.provider, &spec);
         let id = Id::of(&manifest);
         if let Some(other) = self.world.api().get(&id) {
             if other["metadata"]["deletionTimestamp"].is_null() {
