@@ -81,12 +81,13 @@ pub(super) async fn act(mut pass: Box<Pass>) -> Result<Next, PassError> {
     let want = pass.goal(want);
     let same = rivals::same_account(&pass.ctx, &pass.account).await;
     let settled = pass.is_settled();
-    if !settled
-        && let Some(message) = rivals::conflict(&pass.ctx, &pass.webhook, &same, pass.upstream.capabilities())
-    {
-        return Ok(Some(pass.refuse(Assessment::conflict(message)).await?));
-    }
     let ctx = Arc::clone(&pass.ctx);
+    let claim = (!settled).then(|| rivals::claim(&ctx, &pass.webhook, &same, pass.upstream.capabilities()));
+    // Until the end of the pass.
+    let _claim = match claim.transpose() {
+        Ok(claim) => claim,
+        Err(message) => return Ok(Some(pass.refuse(Assessment::conflict(message)).await?)),
+    };
     let account = Arc::clone(&pass.account);
     // A settled object may look at what others have just seen; a change must see what is there now.
     let sharing = if settled && !pass.in_doubt {

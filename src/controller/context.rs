@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     accounts::Accounts, breaker::Breakers, index::Index, memory::Memories, prober::Job, released::Noting,
-    watches::Stores,
+    rivals::Claims, watches::Stores,
 };
 use crate::{
     api::{
@@ -114,6 +114,8 @@ pub struct Context {
     pub accounts: Accounts,
     /// Limits of removals.
     pub breakers: Breakers,
+    /// Webhooks that write now, before all others that mean the same registration.
+    pub claims: Claims,
     /// Whose turn it is to note what was left in place.
     pub noting: Noting,
     /// Memories of Webhooks.

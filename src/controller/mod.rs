@@ -53,6 +53,7 @@ use self::{
     index::Index,
     memory::Memories,
     released::Noting,
+    rivals::Claims,
 };
 use crate::{
     api::{FIELD_MANAGER, Webhook},
@@ -410,6 +411,7 @@ pub async fn work(
         metrics,
         accounts: Accounts::default(),
         breakers: Breakers::default(),
+        claims: Claims::default(),
         noting: Noting::default(),
         memories: Memories::default(),
         index: Arc::new(Index::default()),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
@@ -98,18 +98,20 @@ fn others(ctx: &Context, me: &Webhook, same: &SameAccount, capabilities: &Capabi
         .collect()
 }
 
-fn claimant(ctx: &Context, webhook: &Webhook) -> Claimant {
+fn claimant(ctx: &Context, webhook: &Webhook, at_work: &HashSet<String>) -> Claimant {
     let recorded = Recorded::read(webhook, &ctx.key);
+    let uid = webhook.uid().unwrap_or_default();
     Claimant {
         namespace: webhook.namespace().unwrap_or_default(),
         name: webhook.name_any(),
-        uid: webhook.uid().unwrap_or_default(),
+        at_work: recorded.mark.is_some() || at_work.contains(&uid),
+        uid,
         created: webhook
             .metadata
             .creation_timestamp
             .as_ref()
             .map_or(Timestamp::MAX, |time| time.0),
-        holds: recorded.trusted_id().is_some() || recorded.mark.is_some(),
+        holds: recorded.trusted_id().is_some(),
         settled: webhook
             .status
             .as_ref()
@@ -124,12 +126,70 @@ pub(super) fn conflict(
     same: &SameAccount,
     capabilities: &Capabilities,
 ) -> Option<String> {
+    conflict_among(ctx, me, same, capabilities, &ctx.claims.lock())
+}
+
+fn conflict_among(
+    ctx: &Context,
+    me: &Webhook,
+    same: &SameAccount,
+    capabilities: &Capabilities,
+    at_work: &HashSet<String>,
+) -> Option<String> {
     let rivals: Vec<Claimant> = others(ctx, me, same, capabilities)
         .iter()
-        .map(|other| claimant(ctx, other))
+        .map(|other| claimant(ctx, other, at_work))
         .collect();
-    let me = claimant(ctx, me);
+    let me = claimant(ctx, me, at_work);
     winner_over(&me, &rivals).map(|winner| conflict_message(&me, winner))
+}
+
+/// The uids of Webhooks that have found that they go before all others, and write now.
+#[derive(Debug, Default)]
+pub struct Claims(Mutex<HashSet<String>>);
+
+impl Claims {
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        // A set of texts cannot be torn.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A Webhook goes before all others until this is dropped.
+pub(super) struct Claim {
+    ctx: Arc<Context>,
+    webhook: Arc<Webhook>,
+}
+
+/// Asks as [`conflict`] does, and in the same moment lets everybody who asks later come after `me`: of two that mean the
+/// same both may be on their way to write it, and the second one, seen late, may be the older.
+pub(super) fn claim(
+    ctx: &Arc<Context>,
+    me: &Arc<Webhook>,
+    same: &SameAccount,
+    capabilities: &Capabilities,
+) -> Result<Claim, String> {
+    let mut at_work = ctx.claims.lock();
+    if let Some(message) = conflict_among(ctx, me, same, capabilities, &at_work) {
+        return Err(message);
+    }
+    at_work.insert(me.uid().unwrap_or_default());
+    Ok(Claim {
+        ctx: Arc::clone(ctx),
+        webhook: Arc::clone(me),
+    })
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let ctx = &self.ctx;
+        ctx.claims.lock().remove(&self.webhook.uid().unwrap_or_default());
+        // What it wrote, if anything, is recorded by now: else somebody may have stepped back for nothing.
+        let me = claimant(ctx, &newest(ctx, Arc::clone(&self.webhook)), &HashSet::new());
+        if !me.holds && !me.at_work {
+            wake(ctx, &self.webhook, is_refused);
+        }
+    }
 }
 
 /// Whether another Webhook of the account has recorded this id.
@@ -148,6 +208,11 @@ pub(super) fn is_held_by_others(ctx: &Context, me: &Webhook, same: &SameAccount,
 
 /// Wakes those that wait for what `gone` held, or holds no more. Their refusal is no reason to wait any longer.
 pub(super) fn wake_rivals(ctx: &Context, gone: &Webhook) {
+    wake(ctx, gone, |_| true);
+}
+
+/// Wakes those others that mean what `gone` meant or had, and for which `whom` is true.
+fn wake(ctx: &Context, gone: &Webhook, whom: fn(&Webhook) -> bool) {
     let target = gone
         .spec
         .target()
@@ -166,7 +231,11 @@ pub(super) fn wake_rivals(ctx: &Context, gone: &Webhook) {
             continue;
         };
         let uid = other.uid().unwrap_or_default();
-        if is_refused(&newest(ctx, other))
+        let other = newest(ctx, other);
+        if !whom(&other) {
+            continue;
+        }
+        if is_refused(&other)
             && let Some(memory) = ctx.memories.get(&uid)
         {
             memory.with(|memory| memory.hold = None);

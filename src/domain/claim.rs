@@ -18,17 +18,27 @@ pub struct Claimant {
     pub uid: String,
     /// When it was created.
     pub created: Timestamp,
-    /// Whether it holds a recorded id (or the mark of a create under way).
+    /// Whether it holds a recorded id.
     pub holds: bool,
+    /// Whether a create or an update for it may be under way: it has found that it goes before all others and writes now,
+    /// or its mark stands.
+    pub at_work: bool,
     /// Whether what it holds is as its spec says. Before that it may be another registration, which it is about to turn
     /// into this one.
     pub settled: bool,
 }
 
 impl Claimant {
-    /// Who holds a recorded id goes before the others, then who is settled, then the older, then the smaller uid.
-    fn rank(&self) -> (bool, bool, Timestamp, &str) {
-        (!self.holds, !self.settled, self.created, &self.uid)
+    /// Who has it goes before who is about to write it, then who has something that would be turned into it, then the
+    /// older, then the smaller uid. Who writes goes before an older one that came later: both would write.
+    fn rank(&self) -> (u8, Timestamp, &str) {
+        let class = match (self.holds, self.settled, self.at_work) {
+            (true, true, _) => 0,
+            (_, _, true) => 1,
+            (true, false, false) => 2,
+            (false, _, false) => 3,
+        };
+        (class, self.created, &self.uid)
     }
 }
 
@@ -67,8 +77,29 @@ mod tests {
             uid: uid.into(),
             created: Timestamp::from_second(created).unwrap(),
             holds,
+            at_work: false,
             settled: false,
         }
+    }
+
+    #[test]
+    fn who_writes_goes_before_who_came_later_and_is_older() {
+        let older = claimant("a", "older", "u1", 1, false);
+        let turning = claimant("a", "turning", "u2", 1, true);
+        let writes = Claimant {
+            at_work: true,
+            ..claimant("a", "writes", "u3", 2, false)
+        };
+        let has = Claimant {
+            settled: true,
+            ..claimant("a", "has", "u4", 3, true)
+        };
+        let all = [older.clone(), turning.clone(), writes.clone()];
+        assert_eq!(winner_over(&older, &all), Some(&writes));
+        assert_eq!(winner_over(&turning, &all), Some(&writes));
+        assert_eq!(winner_over(&writes, &all), None);
+        assert_eq!(winner_over(&writes, std::slice::from_ref(&has)), Some(&has));
+        assert_eq!(winner_over(&has, &all), None);
     }
 
     #[test]

@@ -509,8 +509,10 @@ fn compare(s: &Situation<'_>, there: &Remote, sight: &Sight) -> Step {
         }
         Applied::Changed if fields.is_empty() && !may_differ_unseen(s, there) => done(fields, off),
         Applied::Never | Applied::Changed => update(fields, Why::Spec),
-        // What was taken over was off before: nobody has switched off what was done here.
-        Applied::Same | Applied::OtherKey if s.took_another && off == Some(DeactivatedBy::Upstream) => {
+        // What was taken over or made anew is not what was applied before: nobody has changed it since, or switched it off.
+        Applied::Same | Applied::OtherKey
+            if s.took_another && (off == Some(DeactivatedBy::Upstream) || !fields.is_empty()) =>
+        {
             update(fields, Why::Spec)
         }
         // Nobody can tell whether the spec changed or the upstream; applied once, whatever the drift policy. Somebody

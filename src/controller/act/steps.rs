@@ -124,7 +124,8 @@ impl Pass {
                 time: self.ctx.clock.now(),
                 replaces: replaces.clone(),
                 retire: None,
-                made_of: Some(self.made_of()),
+                // What is made delivers: where it shall not, there is more to do, and that is no drift.
+                made_of: want.active.then(|| self.made_of()),
             };
             self.journal(Journal::Pending(mark)).await?;
         }

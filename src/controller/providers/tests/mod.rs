@@ -26,6 +26,7 @@ use crate::{
         index::Index,
         memory::Memories,
         released::Noting,
+        rivals::Claims,
         watches,
     },
     domain::{
@@ -128,6 +129,7 @@ impl Bench {
             metrics,
             accounts: Accounts::default(),
             breakers: Breakers::default(),
+            claims: Claims::default(),
             noting: Noting::default(),
             memories: Memories::default(),
             index: Arc::new(Index::default()),

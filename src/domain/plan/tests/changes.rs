@@ -288,6 +288,22 @@ fn what_was_taken_over_switched_off_is_switched_on_whatever_the_policy() {
 }
 
 #[test]
+fn what_was_made_anew_is_finished_even_where_differences_are_only_reported() {
+    for drift in [DriftPolicy::Report, DriftPolicy::Correct] {
+        let case = Case {
+            took_another: true,
+            drift,
+            want: Desired {
+                active: false,
+                ..want()
+            },
+            ..Case::settled(&ricloud::CAPABILITIES)
+        };
+        assert_eq!(case.reads(there("5")).says(), "update 5 Spec [active]");
+    }
+}
+
+#[test]
 fn a_secret_that_may_have_been_left_is_written_away_on_adoption() {
     let taken = |can| Case {
         applied: Applied::Never,
