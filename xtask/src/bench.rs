@@ -134,9 +134,13 @@ async fn measured(
 
     let filled = fill(args, &load, doubles, &mut audit).await?;
     let full = operator.memory()?;
+    note("ready", &filled);
     let rested = rest(args, &operator, doubles, &mut audit).await?;
+    note("rest", &rested.figures);
     let newcomers = newcomers(args, stand, &operator, doubles).await?;
+    note("newcomers", &newcomers.clone().unwrap_or_default());
     let (operator, restarted) = restart(programs, stand, operator, doubles, &mut audit).await?;
+    note("restart", &restarted);
     let emptied = empty_out(args, &load, doubles, &mut audit).await?;
     operator.stop(STOP_LIMIT).await?;
 
@@ -156,6 +160,11 @@ async fn measured(
         "restart": restarted,
         "delete": emptied,
     }))
+}
+
+/// Tells the figures of a phase as soon as it is over: a later one may fail.
+fn note(phase: &str, figures: &Value) {
+    eprintln!("  {phase}: {figures}");
 }
 
 /// Applies all Webhooks at once and waits until the last is Ready.

@@ -230,25 +230,28 @@ impl Load {
     /// Deletes all Webhooks and waits until they are gone.
     pub(super) async fn delete(&self, limit: Duration) -> Result<Duration, Failure> {
         let began = Instant::now();
-        self.webhooks
-            .delete_collection(
-                &DeleteParams::default(),
-                &ListParams::default().labels(&self.selector),
-            )
-            .await?;
-        loop {
-            let left = self
-                .webhooks
-                .list_metadata(&ListParams::default().labels(&self.selector).limit(1))
-                .await?;
-            if left.items.is_empty() {
-                return Ok(began.elapsed());
+        let all = ListParams::default().labels(&self.selector);
+        // The API server ends a request after a minute, which does not do for thousands: it is asked again.
+        while let Err(error) = self
+            .webhooks
+            .delete_collection(&DeleteParams::default(), &all)
+            .await
+        {
+            if began.elapsed() > limit || matches!(&error, kube::Error::Api(status) if status.is_forbidden())
+            {
+                return Err(error.into());
             }
+            eprintln!("  deleting goes on after: {error}");
+            sleep(Duration::from_secs(1)).await;
+        }
+        let one = all.limit(1);
+        while !self.webhooks.list_metadata(&one).await?.items.is_empty() {
             if began.elapsed() > limit {
                 return Err(Failure::new("not all Webhooks went in time"));
             }
             sleep(Duration::from_millis(200)).await;
         }
+        Ok(began.elapsed())
     }
 }
 
