@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use simulation::{
     Operator, Rest, World,
-    apiserver::{Blur, Id},
+    apiserver::Id,
     manifests::{self, Account},
     options,
     wire::{self, Fate, Peer},
@@ -587,44 +587,4 @@ async fn what_is_made_to_be_off_is_switched_off_whatever_the_drift_policy() {
         assert_eq!(ready(&world), "True/Deactivated", "{policy}, again");
         operator.stop().await.unwrap();
     }
-}
-
-/// The younger of two that ask for the same was on its way to create when the older one was seen, which goes before it:
-/// both created.
-#[tokio::test(start_paused = true)]
-async fn an_older_one_that_is_seen_late_does_not_make_a_second_registration() {
-    let world = world(ProviderType::Thulium);
-    let operator = Operator::start(&world, options(&[]));
-    quiet(&world, &operator).await;
-    world.wire().set_course(Box::new(|_, call| {
-        let slow = call.peer == Peer::Upstream;
-        let mut passage = wire::passage(call, Fate::Arrives);
-        passage.back += Duration::from_secs(if slow { 3 } else { 0 });
-        passage
-    }));
-    world.api().blur(Blur {
-        percent: 100,
-        longest: Duration::from_secs(2),
-        lasts: Duration::from_secs(1),
-        seed: 5,
-    });
-    let same = json!({"url": "https://receiver.example/wanted-by-both"});
-    let older = manifests::webhook("apps", "older", ProviderType::Thulium, &same);
-    world.api().create(&older).unwrap();
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    world.api().focus();
-    let younger = manifests::webhook("apps", "a", ProviderType::Thulium, &same);
-    world.api().create(&younger).unwrap();
-    quiet(&world, &operator).await;
-    assert_eq!(world.upstreams().thulium().objects().len(), 1);
-    assert_eq!(ready(&world), "True/Available");
-
-    // Who stepped back goes on when the other one goes.
-    world.api().delete(&hook()).unwrap();
-    gone_within(&world, Duration::from_secs(120)).await;
-    quiet(&world, &operator).await;
-    let older = world.api().get(&Id::new("webhooks", "apps", "older")).unwrap();
-    assert_eq!(older["status"]["conditions"][0]["status"], "True", "{older}");
-    assert_eq!(world.upstreams().thulium().objects().len(), 1);
-    operator.stop().await.unwrap();
 }

@@ -1,7 +1,10 @@
 //! Watches that show changes late, merged and twice, and names that pass from one object to another unseen: what is
 //! there now counts, not what was heard on the way.
 
-use simulation::apiserver::Blur;
+use simulation::{
+    apiserver::Blur,
+    wire::{self, Fate, Peer},
+};
 
 use super::*;
 
@@ -18,32 +21,6 @@ fn creates(scene: &Scene, provider: ProviderType) -> Option<usize> {
         seen.method == "POST" && (provider == ProviderType::Thulium || seen.path == "/configs/webhook")
     };
     tells.then(|| scene.requests(provider).iter().filter(creates).count())
-}
-
-/// The URLs that the upstream delivers to, in order.
-fn urls(scene: &Scene, provider: ProviderType) -> Vec<String> {
-    let upstreams = scene.world.upstreams();
-    let mut urls: Vec<String> = match provider {
-        ProviderType::Conpeek => {
-            let all = upstreams.conpeek().objects();
-            all.iter().filter_map(|it| it.url.clone()).collect()
-        }
-        ProviderType::Thulium => {
-            let all = upstreams.thulium().objects();
-            all.iter().map(|it| it.subscription_url.clone()).collect()
-        }
-        ProviderType::Ricloud => {
-            let all = upstreams.ricloud().objects();
-            all.iter().map(|it| it.url.clone()).collect()
-        }
-        ProviderType::Autocosmos => {
-            let all = upstreams.autocosmos().objects();
-            let on = all.iter().filter(|it| it.activo);
-            on.filter_map(|it| it.callback.clone()).collect()
-        }
-    };
-    urls.sort_unstable();
-    urls
 }
 
 /// The object goes as it does when somebody takes its finalizers off by force.
@@ -83,7 +60,7 @@ async fn late_merged_and_repeated_events_end_as_the_state_says() {
 
             let wanted = [over(0, 5), over(1, 4), over(2, 4)];
             let wanted: Vec<&str> = wanted.iter().filter_map(|it| it["url"].as_str()).collect();
-            assert_eq!(urls(&scene, provider), wanted, "{provider:?}, seed {seed}");
+            assert_eq!(scene.urls(provider), wanted, "{provider:?}, seed {seed}");
             let creates = creates(&scene, provider);
             assert!(
                 creates.is_none_or(|creates| creates == 4),
@@ -108,7 +85,7 @@ async fn who_took_the_name_of_another_unseen_is_the_one_that_counts() {
         scene.world.api().compact();
         scene.until_ready(std::slice::from_ref(&id), LONG).await;
         scene.quiet(Duration::from_secs(80)).await;
-        assert_eq!(urls(&scene, provider).len(), 1, "{provider:?}");
+        assert_eq!(scene.urls(provider).len(), 1, "{provider:?}");
         if matches!(provider, ProviderType::Thulium | ProviderType::Ricloud) {
             assert_eq!(
                 creates(&scene, provider),
@@ -152,10 +129,60 @@ async fn who_waited_for_an_object_that_was_replaced_unseen_goes_on() {
     );
     scene.quiet(Duration::from_secs(80)).await;
     assert_eq!(
-        urls(&scene, provider),
+        scene.urls(provider),
         [
             "https://receiver.example/other",
             "https://receiver.example/wanted"
         ]
     );
+}
+
+/// Two that ask for the same, and the younger is on its way to create when the older one is seen, which goes before it
+/// where neither has begun. The first create that is sent has this fate.
+async fn younger_and_older(fate: Fate) -> (Scene, [Id; 2]) {
+    let scene = Scene::new(&[ProviderType::Thulium], &json!({}), &[]);
+    scene.quiet(Duration::from_secs(80)).await;
+    let mut first = true;
+    scene.world.wire().set_course(Box::new(move |_, call| {
+        let creates = call.text.starts_with("POST ");
+        let mut passage = wire::passage(call, if creates && first { fate } else { Fate::Arrives });
+        first &= !creates;
+        passage.back += Duration::from_secs(if call.peer == Peer::Upstream { 3 } else { 0 });
+        passage
+    }));
+    scene.world.api().blur(Blur {
+        percent: 100,
+        longest: Duration::from_secs(2),
+        lasts: Duration::from_secs(1),
+        seed: 5,
+    });
+    let older = scene.webhook(ProviderType::Thulium, 0, &url("wanted"));
+    sleep(Duration::from_millis(10)).await;
+    scene.world.api().focus();
+    let younger = scene.webhook(ProviderType::Thulium, 1, &url("wanted"));
+    (scene, [younger, older])
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_one_that_is_seen_late_makes_no_second_registration() {
+    let (scene, [younger, older]) = younger_and_older(Fate::Arrives).await;
+    scene.quiet(Duration::from_secs(80)).await;
+    assert_eq!(scene.urls(ProviderType::Thulium).len(), 1);
+    assert!(scene.is_ready(&younger));
+    assert_eq!(scene.reason(&older), "Conflict");
+
+    scene.delete(&younger);
+    scene.until_gone(&[younger], LONG).await;
+    scene.until_ready(&[older], Duration::from_secs(60)).await;
+    assert_eq!(scene.urls(ProviderType::Thulium).len(), 1);
+}
+
+/// Who stepped back for a create that came to nothing is told so, and does not wait for its own next read-back.
+#[tokio::test(start_paused = true)]
+async fn who_stepped_back_for_a_create_that_failed_goes_on() {
+    let (scene, [younger, older]) = younger_and_older(Fate::Fails(400)).await;
+    scene.until_ready(&[older], Duration::from_secs(60)).await;
+    scene.quiet(Duration::from_secs(80)).await;
+    assert_eq!(scene.urls(ProviderType::Thulium).len(), 1);
+    assert!(!scene.is_ready(&younger));
 }

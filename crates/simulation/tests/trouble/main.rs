@@ -170,16 +170,33 @@ impl Scene {
 
     /// What delivers at the upstream.
     fn registrations(&self, provider: ProviderType) -> usize {
+        self.urls(provider).len()
+    }
+
+    /// The URLs that the upstream delivers to, in order.
+    fn urls(&self, provider: ProviderType) -> Vec<String> {
         let upstreams = self.world.upstreams();
-        match provider {
-            ProviderType::Conpeek => upstreams.conpeek().objects().len(),
-            ProviderType::Thulium => upstreams.thulium().objects().len(),
-            ProviderType::Ricloud => upstreams.ricloud().objects().len(),
+        let mut urls: Vec<String> = match provider {
+            ProviderType::Conpeek => {
+                let all = upstreams.conpeek().objects();
+                all.into_iter().map(|it| it.url.unwrap_or_default()).collect()
+            }
+            ProviderType::Thulium => {
+                let all = upstreams.thulium().objects();
+                all.into_iter().map(|it| it.subscription_url).collect()
+            }
+            ProviderType::Ricloud => {
+                let all = upstreams.ricloud().objects();
+                all.into_iter().map(|it| it.url).collect()
+            }
             ProviderType::Autocosmos => {
                 let all = upstreams.autocosmos().objects();
-                all.iter().filter(|webhook| webhook.activo).count()
+                let on = all.into_iter().filter(|it| it.activo);
+                on.map(|it| it.callback.unwrap_or_default()).collect()
             }
-        }
+        };
+        urls.sort_unstable();
+        urls
     }
 
     /// How many Webhooks an Event with this reason tells of.
